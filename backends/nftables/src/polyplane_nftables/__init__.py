@@ -1,0 +1,1 @@
+"""polyplane on nftables."""

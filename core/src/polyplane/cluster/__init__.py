@@ -1,0 +1,1 @@
+"""1. What the cluster says: model, sources, dialects (one module a policy API), store."""

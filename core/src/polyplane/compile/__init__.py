@@ -1,0 +1,1 @@
+"""2. What it means on this node: selectors, resolve, lower, incremental."""

@@ -1,0 +1,1 @@
+"""4. Getting there: diff, order, loop."""
