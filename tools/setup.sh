@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Makes this machine and .venv ready; does nothing, quickly, when nothing is missing.
+#
+# On Debian and its relatives, and as root, missing system packages are installed with apt. Everywhere else this script only
+# names what is missing and stops. The Python packages go into .venv at the root of the repository, from PyPI; .venv sees the
+# system's own Python packages too, because bcc and nftables come from the operating system and not from PyPI.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+PATH=$PATH:/usr/sbin:/sbin # where ip, nft and conntrack live, and where other users than root do not look
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
+fail() {
+    printf 'setup: %s\n' "$@" >&2
+    exit 1
+}
+
+is_debian() {
+    local ID="" ID_LIKE=""
+    if [[ -r /etc/os-release ]]; then . /etc/os-release; fi
+    [[ " $ID $ID_LIKE " == *" debian "* || " $ID $ID_LIKE " == *" ubuntu "* ]] && command -v apt-get >/dev/null
+}
+
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+# The system's interpreter first: it is the one that the system's python3-bpfcc and python3-nftables are built for, while the
+# first python3 on PATH may be a version manager's.
+find_python() {
+    local minor candidate
+    if [[ -x /usr/bin/python3 ]] && new_enough /usr/bin/python3; then
+        echo /usr/bin/python3
+        return
+    fi
+    for minor in $(seq 30 -1 11); do
+        candidate=$(command -v "python3.$minor") || continue
+        if new_enough "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+}
+
+# --- what is missing -------------------------------------------------------------------------------------------------
+
+missing=() # what nothing works without, as Debian's package names
+wanted=()  # what only single backends work without
+need_command() { command -v "$1" >/dev/null || missing+=("$2"); }
+
+need_command nft nftables
+need_command ip iproute2
+need_command conntrack conntrack
+if [[ -x /usr/bin/python3 ]]; then
+    python=$(find_python)
+    if [[ -n $python ]] && ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        if [[ $python == /usr/bin/python3 ]]; then missing+=(python3-venv); else missing+=("${python##*/}-venv"); fi
+    fi
+    found=$(/usr/bin/python3 -c 'from importlib.util import find_spec; print(*filter(find_spec, ("bcc", "nftables")))')
+    [[ $found == *bcc* ]] || wanted+=(python3-bpfcc)
+    [[ $found == *nftables* ]] || wanted+=(python3-nftables)
+else
+    missing+=(python3 python3-venv)
+    wanted+=(python3-bpfcc python3-nftables)
+fi
+
+if ((${#missing[@]} + ${#wanted[@]})); then
+    if is_debian && ((EUID == 0)); then
+        say "installing system packages: ${missing[*]} ${wanted[*]}"
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -q
+        apt-get install -q -y --no-install-recommends "${missing[@]}" "${wanted[@]}"
+    elif ((${#missing[@]})); then
+        if is_debian; then
+            fail "system packages are missing: ${missing[*]}" \
+                "run as root, or first: sudo apt-get install ${missing[*]} ${wanted[*]}"
+        fi
+        fail "this is not Debian, so please install what is missing yourself; Debian's names for it: ${missing[*]} ${wanted[*]}"
+    elif [[ ! -e .venv/.ready ]]; then
+        say "not installed, and needed by single backends only: ${wanted[*]}"
+    fi
+fi
+
+python=$(find_python)
+if [[ -z $python ]]; then
+    fail "polyplane needs Python 3.11 or newer; /usr/bin/python3 is $(/usr/bin/python3 -V 2>&1 || echo not there)," \
+        "and no python3.11 or newer is on PATH; install one and start again"
+fi
+
+# --- the virtual environment -----------------------------------------------------------------------------------------
+
+distributions=(core backends/*/ tests/conformance)
+stamp=$(
+    pwd
+    "$python" -c 'import sys; print(sys.executable, sys.version)'
+    cat tools/setup.sh tools/requirements.txt $(printf '%s/pyproject.toml ' "${distributions[@]%/}")
+)
+stamp=$(sha256sum <<<"$stamp")
+
+if [[ ! -x .venv/bin/python || "$(cat .venv/.ready 2>/dev/null)" != "$stamp" ]]; then
+    say "making .venv with $("$python" -V) from $python"
+    "$python" -m venv --clear --system-site-packages .venv
+    editable=()
+    for distribution in "${distributions[@]%/}"; do editable+=(--editable "./$distribution"); done
+    say "installing ${distributions[*]%/} and the tools of tools/requirements.txt from PyPI; the first time takes about half a minute"
+    .venv/bin/python -m pip install --disable-pip-version-check --no-warn-script-location \
+        "${editable[@]}" --requirement tools/requirements.txt |
+        grep --line-buffered -E '^(Obtaining|Collecting|Building|Installing|Successfully)' | sed -u -E 's/^(.{,140}).*/    \1/'
+    echo "$stamp" >.venv/.ready
+    say "ready"
+fi
