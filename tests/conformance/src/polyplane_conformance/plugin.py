@@ -1,0 +1,1 @@
+"""The pytest plugin behind all ways to run the suite."""
