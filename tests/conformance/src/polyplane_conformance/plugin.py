@@ -1,1 +1,1 @@
-"""The pytest plugin behind all ways to run the suite."""
+"""The pytest plugin: options that say which backend is on trial, in which tiers, and on which foreign cases."""

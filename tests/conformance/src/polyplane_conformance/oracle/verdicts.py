@@ -1,0 +1,143 @@
+"""`Oracle`: asks every policy about one connection and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from polyplane_conformance.oracle.matching import NAME_LABEL, in_block, policy_types, port_matches, selects
+
+Raw = Mapping[str, Any]
+
+#: ICMPv6 types of neighbour discovery: never subject to policy.
+NEIGHBOUR_DISCOVERY = range(133, 138)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """One attempt to connect, after any service translation.
+
+    ``protocol`` is TCP, UDP, SCTP or ICMP (which is ICMPv6 between IPv6 addresses), or a protocol number as text; ``port``
+    belongs to the first three, ``icmp_type`` to the fourth.
+    """
+
+    source: str
+    destination: str
+    protocol: str
+    port: int | None = None
+    icmp_type: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Whether the connection is allowed, and the reasons in the order in which they were found."""
+
+    allowed: bool
+    trail: tuple[str, ...]
+
+
+class Oracle:
+    """Answers for one state of a cluster, given as its raw Namespace, Pod, Node and (valid) NetworkPolicy objects."""
+
+    def __init__(self, objects: Iterable[Raw]) -> None:
+        self._namespaces: dict[str, Mapping[str, str]] = {}
+        self._policies: list[Raw] = []
+        self._pods: dict[str, Raw] = {}
+        self._nodes: dict[str, frozenset[str]] = {}
+        self._selecting: dict[tuple[str, str], list[Raw]] = {}
+        for item in objects:
+            meta = item["metadata"]
+            match item["kind"]:
+                case "Namespace":
+                    self._namespaces[meta["name"]] = {**(meta.get("labels") or {}), NAME_LABEL: meta["name"]}
+                case "NetworkPolicy":
+                    self._policies.append(item)
+                case "Node":
+                    addresses = (item.get("status") or {}).get("addresses") or ()
+                    self._nodes[meta["name"]] = frozenset(entry["address"] for entry in addresses)
+                case "Pod":
+                    self._place(item)
+
+    def _place(self, pod: Raw) -> None:
+        """Note who owns which address: not finished pods, not pods that merely share their node's addresses."""
+        spec = pod.get("spec") or {}
+        status = pod.get("status") or {}
+        if status.get("phase") in ("Succeeded", "Failed") or spec.get("hostNetwork") or not spec.get("nodeName"):
+            return
+        for entry in status.get("podIPs") or ():
+            self._pods[entry["ip"]] = pod
+
+    def ask(self, connection: Connection) -> Answer:
+        """Say whether the connection is allowed: egress at its source and ingress at its destination, where those are pods."""
+        trail: list[str] = []
+        if ":" in connection.source and connection.protocol == "ICMP" and connection.icmp_type in NEIGHBOUR_DISCOVERY:
+            return Answer(allowed=True, trail=("neighbour discovery is never subject to policy",))
+        source = self._pods.get(connection.source)
+        destination = self._pods.get(connection.destination)
+        if source is not None and source is destination:
+            return Answer(allowed=True, trail=(f"{_name(source)} to itself is never subject to policy",))
+        allowed = source is None or self._side("egress", source, connection, trail)
+        if allowed and destination is not None:
+            if connection.source in self._nodes.get(destination["spec"]["nodeName"], ()):
+                trail.append(f"ingress of {_name(destination)}: comes from its own node, always allowed")
+            else:
+                allowed = self._side("ingress", destination, connection, trail)
+        return Answer(allowed=allowed, trail=tuple(trail))
+
+    def _side(self, direction: str, subject: Raw, connection: Connection, trail: list[str]) -> bool:
+        """Whether one end lets the connection through: not isolated, or some rule of some policy covers it."""
+        address = connection.destination if direction == "egress" else connection.source
+        peer = self._pods.get(address)
+        where = f"{direction} of {_name(subject)}"
+        policies = self._selecting_policies(direction, subject)
+        if not policies:
+            trail.append(f"{where}: no policy isolates it")
+            return True
+        destination = peer if direction == "egress" else subject
+        for policy in policies:
+            for index, rule in enumerate(policy["spec"].get(direction) or ()):
+                peers = rule.get("to" if direction == "egress" else "from") or ()
+                ports = rule.get("ports") or ()
+                if peers and not any(self._peer_matches(policy, item, address, peer) for item in peers):
+                    continue
+                if ports and not any(
+                    port_matches(item, protocol=connection.protocol, port=connection.port, destination=destination) for item in ports
+                ):
+                    continue
+                trail.append(f"{where}: allowed by rule {index} of {_name(policy)}")
+                return True
+        trail.append(f"{where}: isolated by {', '.join(_name(policy) for policy in policies)}, and no rule allows it")
+        return False
+
+    def _selecting_policies(self, direction: str, pod: Raw) -> list[Raw]:
+        """All policies of the pod's namespace that select it and isolate this direction."""
+        key = (direction, _name(pod))
+        if key not in self._selecting:
+            labels = pod["metadata"].get("labels") or {}
+            self._selecting[key] = [
+                policy
+                for policy in self._policies
+                if policy["metadata"]["namespace"] == pod["metadata"]["namespace"]
+                and direction.capitalize() in policy_types(policy.get("spec") or {})
+                and selects((policy.get("spec") or {}).get("podSelector"), labels)
+            ]
+        return self._selecting[key]
+
+    def _peer_matches(self, policy: Raw, item: Raw, address: str, peer: Raw | None) -> bool:
+        """Whether one peer item covers the other side; selectors cover only pods, an ipBlock covers any address."""
+        if item.get("ipBlock") is not None:
+            return in_block(item["ipBlock"], address)
+        if peer is None:
+            return False
+        namespace = peer["metadata"]["namespace"]
+        if item.get("namespaceSelector") is None:
+            if namespace != policy["metadata"]["namespace"]:
+                return False
+        elif not selects(item["namespaceSelector"], self._namespaces.get(namespace, {NAME_LABEL: namespace})):
+            return False
+        return selects(item.get("podSelector"), peer["metadata"].get("labels") or {})
+
+
+def _name(item: Raw) -> str:
+    return f"{item['metadata']['namespace']}/{item['metadata']['name']}"
