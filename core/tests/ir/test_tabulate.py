@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,7 +127,8 @@ def test_following_deltas_gives_what_starting_afresh_gives(steps: list[Program])
             assert snapshot(follower) == snapshot(Tabulator.of(direction, diff(EMPTY, program)))
             tables = {(s, c): table for s, stack in follower.stacks.items() for c, table in stack.tables.items()}
             wanted: dict[object, object] = {}
-            for part in (follower.hosts, follower.prefixes, tables, follower.endpoints):
+            parts: tuple[Mapping[Any, object], ...] = (follower.hosts, follower.prefixes, tables, follower.endpoints)
+            for part in parts:
                 wanted.update(part)
             assert mirror == wanted
 

@@ -1,0 +1,147 @@
+"""Small clusters for tests of the compiler, built without any policy API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from hypothesis import strategies as st
+
+from polyplane.cluster.model import (
+    Change,
+    CidrPeer,
+    ClusterPolicy,
+    ContainerPort,
+    LabelSelector,
+    Namespace,
+    Node,
+    NodePeer,
+    ObjectKey,
+    Operator,
+    Peer,
+    Pod,
+    PodPeer,
+    PodSelector,
+    PolicyRule,
+    PortMatch,
+    Requirement,
+    TierSpec,
+)
+from polyplane.ir.cidr import Cidr
+from polyplane.ir.program import Action, Direction, TierEnd
+
+NAMESPACE_TIER = TierSpec(name="networkpolicy", position=1000, end=TierEnd.DENY, exempts_self=True)
+ADMIN_TIER = TierSpec(name="admin", position=100)
+
+
+def select(**labels: str) -> LabelSelector:
+    return LabelSelector(tuple(sorted(Requirement(key, Operator.IN, (value,)) for key, value in labels.items())))
+
+
+def pod(name: str, address: str | None = None, *, node: str = "n1", labels: Mapping[str, str] | None = None, **more: object) -> Pod:
+    namespace, _, short = name.partition("/")
+    addresses = (Cidr.parse(address),) if address else ()
+    values: dict[str, object] = {"labels": labels or {"pod": short}, "node": node, "addresses": addresses, **more}
+    return Pod(namespace=namespace, name=short, **values)  # type: ignore[arg-type]  # each value has its field's type
+
+
+def namespace(name: str, **labels: str) -> Namespace:
+    return Namespace(name=name, labels={"kubernetes.io/metadata.name": name, **labels})
+
+
+def policy(
+    name: str,
+    *,
+    pods: LabelSelector | None = None,
+    ingress: Iterable[PolicyRule] | None = None,
+    egress: Iterable[PolicyRule] | None = None,
+    tier: TierSpec = NAMESPACE_TIER,
+    isolates: Iterable[Direction] | None = None,
+) -> ClusterPolicy:
+    where, _, short = name.partition("/")
+    rules = {
+        direction: tuple(given) for direction, given in ((Direction.INGRESS, ingress), (Direction.EGRESS, egress)) if given is not None
+    }
+    return ClusterPolicy(
+        key=ObjectKey("test/v1", "Policy", where, short),
+        tier=tier,
+        subject=PodSelector(namespace=where, pods=pods or LabelSelector()),
+        rules=rules,
+        isolates=frozenset(rules if isolates is None else isolates),
+    )
+
+
+def put(*objects: Pod | Namespace | Node | ClusterPolicy) -> list[Change]:
+    return [Change(None, value) for value in objects]
+
+
+# --- random ones -------------------------------------------------------------------------------------------------------
+
+NAMES = ("x", "y")
+PODS = ("a", "b", "c")
+VALUES = st.sampled_from(["1", "2"])
+LABELS = st.dictionaries(st.sampled_from(["app", "role"]), VALUES, max_size=2)
+NUMBERS = st.sampled_from([80, 81, 8080])
+
+
+@st.composite
+def requirements(draw: st.DrawFn) -> Requirement:
+    operator = draw(st.sampled_from(Operator))
+    key = draw(st.sampled_from(["app", "role"]))
+    if operator in (Operator.EXISTS, Operator.DOES_NOT_EXIST):
+        return Requirement(key, operator)
+    return Requirement(key, operator, tuple(sorted(draw(st.sets(VALUES, min_size=1)))))
+
+
+SELECTORS = st.builds(LabelSelector, st.lists(requirements(), max_size=2).map(lambda found: tuple(sorted(set(found)))))
+POD_SELECTORS = st.builds(PodSelector, namespace=st.sampled_from([None, *NAMES]), namespaces=SELECTORS, pods=SELECTORS)
+BLOCKS = st.sampled_from([Cidr.parse(text) for text in ("10.0.0.0/24", "0.0.0.0/0", "10.0.0.1/32", "::/0", "fd00::/16")])
+PEERS: st.SearchStrategy[Peer] = st.one_of(
+    st.builds(PodPeer, POD_SELECTORS),
+    st.builds(CidrPeer, BLOCKS, st.sampled_from([(), (Cidr.parse("10.0.0.1/32"),)])),
+    st.builds(NodePeer, SELECTORS),
+)
+PORTS = st.one_of(
+    st.builds(PortMatch, protocol=st.sampled_from([6, 17])),
+    st.builds(PortMatch, protocol=st.just(6), first=NUMBERS, last=st.just(9000)),
+    st.builds(PortMatch, protocol=st.sampled_from([6, None]), name=st.sampled_from(["web", "dns"])),
+)
+RULES = st.builds(
+    PolicyRule,
+    action=st.just(Action.ALLOW),
+    peers=st.one_of(st.none(), st.lists(PEERS, max_size=3).map(tuple)),
+    ports=st.one_of(st.none(), st.lists(PORTS, max_size=2).map(tuple)),
+)
+
+
+@st.composite
+def objects(draw: st.DrawFn) -> Pod | Namespace | Node | ClusterPolicy:
+    kind = draw(st.sampled_from(["pod", "pod", "namespace", "policy", "policy", "node"]))
+    where = draw(st.sampled_from(NAMES))
+    if kind == "namespace":
+        return namespace(where, **draw(LABELS))
+    if kind == "node":
+        return Node(
+            name=draw(st.sampled_from(["n1", "n2"])), labels=draw(LABELS), addresses=(Cidr.parse(f"192.0.2.{draw(st.integers(1, 3))}"),)
+        )
+    if kind == "policy":
+        rules = st.one_of(st.none(), st.lists(RULES, max_size=2))
+        return policy(
+            f"{where}/p{draw(st.integers(1, 3))}",
+            pods=draw(SELECTORS),
+            ingress=draw(rules),
+            egress=draw(rules),
+            tier=draw(st.sampled_from([NAMESPACE_TIER, ADMIN_TIER])),
+        )
+    ports = st.lists(st.builds(ContainerPort, st.sampled_from(["web", "dns"]), st.sampled_from([6, 17]), NUMBERS), max_size=2).map(tuple)
+    return pod(
+        f"{where}/{draw(st.sampled_from(PODS))}",
+        f"10.0.0.{draw(st.integers(1, 5))}" if draw(st.booleans()) else None,
+        node=draw(st.sampled_from(["n1", "n1", "n2"])),
+        labels=draw(LABELS),
+        host_network=draw(st.sampled_from([False, False, False, True])),
+        ports=draw(ports),
+    )
+
+
+def identity(value: Pod | Namespace | Node | ClusterPolicy) -> object:
+    return value.key if isinstance(value, ClusterPolicy) else (type(value), value.id if isinstance(value, Pod) else value.name)
