@@ -20,7 +20,7 @@ is_debian() {
     [[ " $ID $ID_LIKE " == *" debian "* || " $ID $ID_LIKE " == *" ubuntu "* ]] && command -v apt-get >/dev/null
 }
 
-new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 
 # The system's interpreter first: it is the one that the system's python3-bpfcc and python3-nftables are built for, while the
 # first python3 on PATH may be a version manager's.
@@ -39,6 +39,11 @@ find_python() {
     done
 }
 
+no_python() {
+    fail "polyplane needs Python 3.11 or newer, but /usr/bin/python3 is $(/usr/bin/python3 -V 2>&1) and there is no newer one on PATH" \
+        "install one, for example python3.11 and python3.11-venv, and start again"
+}
+
 # --- what is missing -------------------------------------------------------------------------------------------------
 
 missing=() # what nothing works without, as Debian's package names
@@ -50,12 +55,15 @@ need_command ip iproute2
 need_command conntrack conntrack
 if [[ -x /usr/bin/python3 ]]; then
     python=$(find_python)
-    if [[ -n $python ]] && ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    [[ -n $python ]] || no_python
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         if [[ $python == /usr/bin/python3 ]]; then missing+=(python3-venv); else missing+=("${python##*/}-venv"); fi
     fi
-    found=$(/usr/bin/python3 -c 'from importlib.util import find_spec; print(*filter(find_spec, ("bcc", "nftables")))')
-    [[ $found == *bcc* ]] || wanted+=(python3-bpfcc)
-    [[ $found == *nftables* ]] || wanted+=(python3-nftables)
+    if [[ $python == /usr/bin/python3 ]]; then # another interpreter could not see them
+        found=$("$python" -c 'from importlib.util import find_spec; print(*filter(find_spec, ("bcc", "nftables")))')
+        [[ $found == *bcc* ]] || wanted+=(python3-bpfcc)
+        [[ $found == *nftables* ]] || wanted+=(python3-nftables)
+    fi
 else
     missing+=(python3 python3-venv)
     wanted+=(python3-bpfcc python3-nftables)
@@ -79,10 +87,7 @@ if ((${#missing[@]} + ${#wanted[@]})); then
 fi
 
 python=$(find_python)
-if [[ -z $python ]]; then
-    fail "polyplane needs Python 3.11 or newer; /usr/bin/python3 is $(/usr/bin/python3 -V 2>&1 || echo not there)," \
-        "and no python3.11 or newer is on PATH; install one and start again"
-fi
+[[ -n $python ]] || no_python
 
 # --- the virtual environment -----------------------------------------------------------------------------------------
 
