@@ -56,10 +56,14 @@ class InSync:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceProblem:
-    """Something the source could not read. ``where`` is its place; None as ``problem`` says that an earlier problem there is over."""
+    """Something the source could not read. ``where`` is its place; None as ``problem`` says that an earlier problem there is over.
+
+    ``stale``: objects that were read there before stay in force until it is repaired.
+    """
 
     where: str
     problem: str | None
+    stale: bool = False
 
 
 SourceEvent = PutObject | RemoveObject | InSync | SourceProblem

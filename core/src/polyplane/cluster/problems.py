@@ -1,0 +1,85 @@
+"""`Problem`: something in the cluster's input that its author should repair, and what polyplane does meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from polyplane.cluster.model import ObjectKey, SourceProblem
+from polyplane.errors import InvalidObject
+
+
+class Severity(StrEnum):
+    """How bad a problem is."""
+
+    #: Something that was asked for is not in force.
+    ERROR = "error"
+    #: Everything is in force, but probably not all as its author meant it.
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One problem of one object, or of one place of a source.
+
+    ``object`` names it (``NetworkPolicy shop/web``), empty where no object could be told; ``where`` is its place in the source,
+    may be empty. ``message`` says what is wrong, with the field first; ``remedy`` what to write instead, may be empty.
+    ``stale``: the last valid version is still in force.
+    """
+
+    severity: Severity
+    object: str
+    where: str
+    message: str
+    remedy: str = ""
+    stale: bool = False
+
+    @property
+    def consequence(self) -> str:
+        """What this means for enforcement until it is repaired."""
+        if self.severity is Severity.WARNING:
+            return "in force"
+        return "the last valid version stays in force" if self.stale else "not in force"
+
+    def __str__(self) -> str:
+        what = f"{self.object}: {self.message}" if self.object else self.message
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        where = f"{self.where}: " if self.where else ""
+        return f"{where}{what}{remedy} ({self.consequence})"
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Split "what is wrong; what to write instead"."""
+    message, _, remedy = text.partition("; ")
+    return message, remedy
+
+
+def invalid_object(key: ObjectKey, where: str, error: InvalidObject, *, stale: bool) -> Problem:
+    """Return the problem of an object that breaks its API's rules."""
+    message, remedy = _split(error.problem)
+    return Problem(severity=Severity.ERROR, object=str(key), where=where, message=f"{error.field}: {message}", remedy=remedy, stale=stale)
+
+
+def broken_dialect(key: ObjectKey, where: str, error: Exception, *, stale: bool) -> Problem:
+    """Return the problem of an object on which its dialect failed in a way no dialect may."""
+    message = f"the dialect of {key.api_version} {key.kind} failed: {type(error).__name__}: {error}"
+    remedy = "report it to whoever maintains that plugin"
+    return Problem(severity=Severity.ERROR, object=str(key), where=where, message=message, remedy=remedy, stale=stale)
+
+
+def no_dialect(key: ObjectKey, where: str) -> Problem:
+    """Return the problem of a policy that no installed dialect understands."""
+    message = f"no installed dialect reads {key.api_version} {key.kind}"
+    return Problem(severity=Severity.ERROR, object=str(key), where=where, message=message, remedy="install one, or remove the object")
+
+
+def warning(key: ObjectKey, where: str, text: str) -> Problem:
+    """Return the problem of an object that is in force, but hardly as meant."""
+    message, remedy = _split(text)
+    return Problem(severity=Severity.WARNING, object=str(key), where=where, message=message, remedy=remedy)
+
+
+def unreadable(event: SourceProblem) -> Problem:
+    """Return the problem of a place that its source could not read."""
+    message, remedy = _split(event.problem or "")
+    return Problem(severity=Severity.ERROR, object="", where=event.where, message=message, remedy=remedy, stale=event.stale)
