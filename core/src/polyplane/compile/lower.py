@@ -188,12 +188,11 @@ def _alternatives(peers: tuple[Peer, ...] | None, sets: PeerSets) -> list[_Alter
                 plain.add(_single(sets, Pods(selector)))
             case NodePeer(selector):
                 plain.add(_single(sets, Nodes(selector)))
-            case CidrPeer(cidr, excepts):
-                terms = [PeerTerm((_single(sets, block),), negated) for block, negated in _cidr_terms(peer)]
-                if cidr.length == 0:
-                    alternatives.append(_Alternative(tuple(terms), Family(cidr.family)))
-                elif excepts:
-                    alternatives.append(_Alternative(tuple(terms)))
+            case CidrPeer(cidr, excepts) if excepts or cidr.length == 0:
+                terms = tuple(PeerTerm((_single(sets, block),), negated) for block, negated in _cidr_terms(peer))
+                alternatives.append(_Alternative(terms, Family(cidr.family) if cidr.length == 0 else None))
+            case CidrPeer():
+                pass  # all plain blocks together are one set, below
     if block := _plain_cidrs(peers):
         plain.add(_single(sets, block))
     if plain:

@@ -82,6 +82,7 @@ class World:
         self.history: dict[Key, tuple[Write, ...]] = {}
         #: Pod to the actor whose addresses it has.
         self.played_by: dict[str, str] = {}
+        self._homes: dict[str, str] | None = None
         self._write_nodes()
         for name, labels in scenario.namespaces.items():
             self._write(self._namespace(name, labels))
@@ -98,12 +99,17 @@ class World:
         """Return the addresses to send from or to for an actor, whether or not the cluster knows them yet."""
         return self.plan.of(self.actor(name))
 
-    def node_of(self, name: str) -> str | None:
-        """Return the node an actor is on or is; None for the outside and for pods that do not exist."""
-        if name in HOSTS:
-            return HOSTS[name]
-        pod = self.objects.get(("Pod", *_split(name)))
-        return pod["spec"].get("nodeName") if pod is not None else None
+    def homes(self) -> Mapping[str, str]:
+        """Return the node behind every address that is in use: the nodes' own and those of pods that run."""
+        if self._homes is None:
+            self._homes = {}
+            for (kind, _, name), raw in self.objects.items():
+                status = raw.get("status") or {}
+                if kind == "Node":
+                    self._homes.update({entry["address"]: name for entry in status["addresses"]})
+                elif kind == "Pod" and status["phase"] not in ("Succeeded", "Failed") and "nodeName" in raw["spec"]:
+                    self._homes.update({entry["ip"]: raw["spec"]["nodeName"] for entry in status.get("podIPs", ())})
+        return self._homes
 
     # --- acting
 
@@ -158,6 +164,7 @@ class World:
         key = (raw["kind"], meta.get("namespace", ""), meta["name"])
         accepted = raw["kind"] != "NetworkPolicy" or refusal(raw) is None
         write = Write(key=key, raw=raw, accepted=accepted)
+        self._homes = None
         if accepted:
             self.objects[key] = raw
             self.history[key] = (write,)
@@ -167,6 +174,7 @@ class World:
 
     def _delete(self, key: Key) -> Write:
         self.objects.pop(key, None)
+        self._homes = None
         del self.history[key]
         return Write(key=key, raw=None)
 

@@ -87,23 +87,14 @@ class Oracle:
 
     def _side(self, direction: str, subject: Raw, connection: Connection, trail: list[str]) -> bool:
         """Whether one end lets the connection through: not isolated, or some rule of some policy covers it."""
-        address = connection.destination if direction == "egress" else connection.source
-        peer = self._pods.get(address)
         where = f"{direction} of {_name(subject)}"
         policies = self._selecting_policies(direction, subject)
         if not policies:
             trail.append(f"{where}: no policy isolates it")
             return True
-        destination = peer if direction == "egress" else subject
         for policy in policies:
             for index, rule in enumerate(policy["spec"].get(direction) or ()):
-                peers = rule.get("to" if direction == "egress" else "from") or ()
-                ports = rule.get("ports") or ()
-                if peers and not any(self._peer_matches(policy, item, address, peer) for item in peers):
-                    continue
-                if ports and not any(
-                    port_matches(item, protocol=connection.protocol, port=connection.port, destination=destination) for item in ports
-                ):
+                if not self._rule_covers(policy, direction, rule, connection):
                     continue
                 trail.append(f"{where}: allowed by rule {index} of {_name(policy)}")
                 return True
@@ -123,6 +114,23 @@ class Oracle:
                 and selects((policy.get("spec") or {}).get("podSelector"), labels)
             ]
         return self._selecting[key]
+
+    def _rule_covers(self, policy: Raw, direction: str, rule: Raw, connection: Connection) -> bool:
+        """Whether some peer of the rule together with some port of it covers the connection; none given means any."""
+        address = connection.destination if direction == "egress" else connection.source
+        peer = self._pods.get(address)
+        for item in rule.get("to" if direction == "egress" else "from") or (None,):
+            if item is not None and not self._peer_matches(policy, item, address, peer):
+                continue
+            # A name is a container port of the destination, which a block of addresses does not have even where it covers a pod.
+            nameless = direction == "egress" and item is not None and item.get("ipBlock") is not None
+            destination = None if nameless else self._pods.get(connection.destination)
+            ports = rule.get("ports") or ()
+            if not ports or any(
+                port_matches(port, protocol=connection.protocol, port=connection.port, destination=destination) for port in ports
+            ):
+                return True
+        return False
 
     def _peer_matches(self, policy: Raw, item: Raw, address: str, peer: Raw | None) -> bool:
         """Whether one peer item covers the other side; selectors cover only pods, an ipBlock covers any address."""
