@@ -16,9 +16,8 @@ from polyplane.ir.evaluate import Evaluation, Packet, Verdict, evaluate
 from polyplane.ir.features import ALL_FEATURES, Capabilities
 from polyplane.ir.program import ICMP, ICMPV6, SCTP, TCP, UDP, IcmpType, Options, Program
 from polyplane.plugins import dialects
-
 from polyplane_conformance.cast import NODE, REMOTE_NODE
-from polyplane_conformance.expectation import Service
+from polyplane_conformance.expectation import Pair, Service
 from polyplane_conformance.world import Raw, World, Write
 
 PROTOCOLS: Final[Mapping[str, int]] = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
@@ -90,9 +89,9 @@ def packet_of(source: str, destination: str, service: Service, *, from_node: boo
     )
 
 
-def decide(world: World, programs: Mapping[str, Program], source: str, destination: str, service: Service, family: int) -> list[Evaluation]:
+def decide(world: World, programs: Mapping[str, Program], pair: Pair, service: Service, family: int) -> list[Evaluation]:
     """Return what each node on the way says: the source's own, then the destination's if it is another."""
-    addresses = world.addresses(source)[family], world.addresses(destination)[family]
+    addresses = world.addresses(pair[0])[family], world.addresses(pair[1])[family]
     nodes = dict.fromkeys(node for node in (_node_at(world, address) for address in addresses) if node is not None)
     return [
         evaluate(programs[node], packet_of(*addresses, service, from_node=addresses[0] in _node_addresses(world, node)))

@@ -24,7 +24,7 @@ def as_it_came(batches: Batches, _history: History) -> Batches:
 
 def reversed_objects(_batches: Batches, history: History) -> Batches:
     """Only what is left, the last object first."""
-    return [writes for _, writes in reversed(history.items())]
+    return [history[key] for key in reversed(list(history))]
 
 
 def shuffled_objects(_batches: Batches, history: History) -> Batches:

@@ -8,7 +8,6 @@ from typing import Final
 from polyplane.ir.program import Program
 from polyplane.plugins import Dataplane, load_backend
 from polyplane.reconcile.diff import diff
-
 from polyplane_conformance.actions import Restart
 from polyplane_conformance.cast import HOSTS, plan
 from polyplane_conformance.control import ControlPlane, allowed, decide, trail_of, writes_of
@@ -85,12 +84,12 @@ def check_model(scenario: Scenario, placement: Placement = as_written) -> Outcom
             for expectation in step.expectations:
                 for service in expectation.services:
                     for family in expectation.families:
-                        _compare(outcome, number, cluster, oracle, expectation.cells, service, family, judge="written")
+                        _compare(outcome, cluster, oracle, expectation.cells, step=number, service=service, family=family, judge="written")
         present = _present(world, scenario)
         for service in dict.fromkeys((*ALWAYS_ASKED, *scenario.services)):
             for family in (4, 6):
                 pairs = [(source, destination) for source in present for destination in present]
-                _compare(outcome, number, cluster, oracle, dict.fromkeys(pairs), service, family, judge="oracle")
+                _compare(outcome, cluster, oracle, dict.fromkeys(pairs), step=number, service=service, family=family, judge="oracle")
     return outcome
 
 
@@ -103,13 +102,13 @@ def _present(world: World, scenario: Scenario) -> list[str]:
 
 def _compare(
     outcome: Outcome,
-    step: int,
     cluster: ModelCluster,
     oracle: Oracle,
     expected: Mapping[Pair, bool | None],
+    *,
+    step: int,
     service: Service,
     family: int,
-    *,
     judge: str,
 ) -> None:
     """Compare one matrix; cells whose expected value is None are for the oracle to say."""
@@ -118,20 +117,18 @@ def _compare(
     found: dict[Pair, bool] = {}
     trails: dict[Pair, tuple[str, ...]] = {}
     for pair, written in expected.items():
-        evaluations = decide(world, cluster.programs, *pair, service, family)
-        answer: Answer | None = None
-        if written is None:
-            answer = ask(oracle, world, *pair, service, family)
-        wanted[pair] = written if answer is None else answer.allowed
+        evaluations = decide(world, cluster.programs, pair, service, family)
+        wanted[pair] = ask(oracle, world, pair, service, family).allowed if written is None else written
         found[pair] = allowed(evaluations)
         if wanted[pair] is not found[pair]:
-            answer = answer or ask(oracle, world, *pair, service, family)
+            answer = ask(oracle, world, pair, service, family)
             trails[pair] = (*(f"oracle: {line}" for line in answer.trail), *(f"evaluate: {line}" for line in trail_of(evaluations)))
     outcome.compare(step=step, service=service, family=family, expected=wanted, found=found, judge=judge, trails=trails)
 
 
-def ask(oracle: Oracle, world: World, source: str, destination: str, service: Service, family: int) -> Answer:
+def ask(oracle: Oracle, world: World, pair: Pair, service: Service, family: int) -> Answer:
     """Ask the oracle about two actors of a world."""
+    source, destination = pair
     return oracle.ask(
         Connection(
             source=world.addresses(source)[family],

@@ -28,7 +28,7 @@ from polyplane_conformance.actions import (
     Restart,
     TerminatePod,
 )
-from polyplane_conformance.cast import HOSTS, NODE, NODE_ACTOR, PORTS, REMOTE_NODE, REMOTE_NODE_ACTOR, AddressPlan
+from polyplane_conformance.cast import NODE, NODE_ACTOR, PORTS, REMOTE_NODE, REMOTE_NODE_ACTOR, AddressPlan
 from polyplane_conformance.oracle import refusal
 from polyplane_conformance.scenario import Scenario
 
