@@ -79,23 +79,26 @@ def put(*objects: Pod | Namespace | Node | ClusterPolicy) -> list[Change]:
 NAMES = ("x", "y")
 PODS = ("a", "b", "c")
 VALUES = st.sampled_from(["1", "2"])
-LABELS = st.dictionaries(st.sampled_from(["app", "role"]), VALUES, max_size=2)
+LABELS = st.dictionaries(st.just("app"), VALUES, max_size=1)
 NUMBERS = st.sampled_from([80, 81, 8080])
 
 
 @st.composite
 def requirements(draw: st.DrawFn) -> Requirement:
     operator = draw(st.sampled_from(Operator))
-    key = draw(st.sampled_from(["app", "role"]))
+    key = "app"
     if operator in (Operator.EXISTS, Operator.DOES_NOT_EXIST):
         return Requirement(key, operator)
     return Requirement(key, operator, tuple(sorted(draw(st.sets(VALUES, min_size=1)))))
 
 
-SELECTORS = st.builds(LabelSelector, st.lists(requirements(), max_size=2).map(lambda found: tuple(sorted(set(found)))))
-POD_SELECTORS = st.builds(PodSelector, namespace=st.sampled_from([None, *NAMES]), namespaces=SELECTORS, pods=SELECTORS)
+SELECTORS = st.builds(LabelSelector, st.lists(requirements(), max_size=1).map(lambda found: tuple(sorted(set(found)))))
+POD_SELECTORS = st.one_of(
+    st.builds(PodSelector, namespace=st.sampled_from(NAMES), pods=SELECTORS), st.builds(PodSelector, namespaces=SELECTORS, pods=SELECTORS)
+)
 BLOCKS = st.sampled_from([Cidr.parse(text) for text in ("10.0.0.0/24", "0.0.0.0/0", "10.0.0.1/32", "::/0", "fd00::/16")])
 PEERS: st.SearchStrategy[Peer] = st.one_of(
+    st.builds(PodPeer, POD_SELECTORS),
     st.builds(PodPeer, POD_SELECTORS),
     st.builds(CidrPeer, BLOCKS, st.sampled_from([(), (Cidr.parse("10.0.0.1/32"),)])),
     st.builds(NodePeer, SELECTORS),
@@ -113,9 +116,18 @@ RULES = st.builds(
 )
 
 
+def objects() -> st.SearchStrategy[Pod | Namespace | Node | ClusterPolicy]:
+    return st.sampled_from(["pod", "pod", "namespace", "policy", "policy", "node"]).flatmap(objects_of)
+
+
+def clusters() -> st.SearchStrategy[list[Pod | Namespace | Node | ClusterPolicy]]:
+    """A cluster with something of everything, so that a change of it rarely goes unnoticed."""
+    kinds = ["pod"] * 5 + ["namespace"] * 2 + ["policy"] * 4 + ["node"]
+    return st.tuples(*map(objects_of, kinds)).map(list)
+
+
 @st.composite
-def objects(draw: st.DrawFn) -> Pod | Namespace | Node | ClusterPolicy:
-    kind = draw(st.sampled_from(["pod", "pod", "namespace", "policy", "policy", "node"]))
+def objects_of(draw: st.DrawFn, kind: str) -> Pod | Namespace | Node | ClusterPolicy:
     where = draw(st.sampled_from(NAMES))
     if kind == "namespace":
         return namespace(where, **draw(LABELS))
@@ -135,7 +147,7 @@ def objects(draw: st.DrawFn) -> Pod | Namespace | Node | ClusterPolicy:
     ports = st.lists(st.builds(ContainerPort, st.sampled_from(["web", "dns"]), st.sampled_from([6, 17]), NUMBERS), max_size=2).map(tuple)
     return pod(
         f"{where}/{draw(st.sampled_from(PODS))}",
-        f"10.0.0.{draw(st.integers(1, 5))}" if draw(st.booleans()) else None,
+        draw(st.sampled_from([None, *(f"10.0.0.{number}" for number in range(1, 6))])),
         node=draw(st.sampled_from(["n1", "n1", "n2"])),
         labels=draw(LABELS),
         host_network=draw(st.sampled_from([False, False, False, True])),

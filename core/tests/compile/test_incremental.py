@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from cluster_values import identity, namespace, objects, pod, policy, put, select
+from cluster_values import clusters, identity, namespace, objects, pod, policy, put, select
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,13 +39,15 @@ def allowed(program: Program, source: str, destination: str, port: int = 80) -> 
     return evaluate(program, packet).verdict is Verdict.ALLOW
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(objects(), st.booleans()), max_size=25), st.randoms(use_true_random=False))
-def test_any_history_compiles_to_what_its_last_state_does(history: list[tuple[Object, bool]], shuffler: random.Random) -> None:
+@settings(max_examples=300, deadline=None)
+@given(clusters(), st.lists(st.tuples(objects(), st.booleans()), max_size=8), st.randoms(use_true_random=False))
+def test_any_history_compiles_to_what_its_last_state_does(
+    start: list[Object], history: list[tuple[Object, bool]], shuffler: random.Random
+) -> None:
     compiler = Compiler(node="n1")
     state: dict[object, Object] = {}
     batch: list[Change] = []
-    for value, removed in history:
+    for value, removed in [(value, False) for value in start] + history:
         old = state.pop(identity(value), None)
         if not removed:
             state[identity(value)] = value
@@ -64,7 +66,7 @@ def test_any_history_compiles_to_what_its_last_state_does(history: list[tuple[Ob
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(objects(), max_size=20))
+@given(clusters())
 def test_taking_everything_away_leaves_nothing(values: list[Object]) -> None:
     state = {identity(value): value for value in values}
     compiler = Compiler(node="n1")

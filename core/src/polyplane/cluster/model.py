@@ -141,6 +141,10 @@ class PodSelector:
     namespaces: LabelSelector = EVERYTHING
     pods: LabelSelector = EVERYTHING
 
+    def __post_init__(self) -> None:
+        if self.namespace is not None and self.namespaces.requirements:
+            raise ValueError(f"a selector in namespace {self.namespace} cannot ask for the labels of namespaces")
+
     def __str__(self) -> str:
         where = f"namespace={self.namespace}" if self.namespace is not None else f"namespaces({self.namespaces})"
         return f"pods({self.pods}) in {where}"

@@ -75,7 +75,7 @@ def _wanted_by_rule(rule: PolicyRule, direction: Direction) -> Iterator[Wanted]:
             case NodePeer(selector):
                 yield Nodes(selector)
             case CidrPeer(_, excepts) if excepts:
-                yield from _cidr_sets(peer)
+                yield from (block for block, _ in _cidr_terms(peer))
     if plain := _plain_cidrs(rule.peers):
         yield plain
 
@@ -188,11 +188,9 @@ def _alternatives(peers: tuple[Peer, ...] | None, sets: PeerSets) -> list[_Alter
                 plain.add(_single(sets, Pods(selector)))
             case NodePeer(selector):
                 plain.add(_single(sets, Nodes(selector)))
-            case CidrPeer(cidr, excepts) if excepts or cidr.length == 0:
+            case CidrPeer(cidr, excepts) if excepts or not cidr.length:
                 terms = tuple(PeerTerm((_single(sets, block),), negated) for block, negated in _cidr_terms(peer))
-                alternatives.append(_Alternative(terms, Family(cidr.family) if cidr.length == 0 else None))
-            case CidrPeer():
-                pass  # all plain blocks together are one set, below
+                alternatives.append(_Alternative(terms, None if cidr.length else Family(cidr.family)))
     if block := _plain_cidrs(peers):
         plain.add(_single(sets, block))
     if plain:
@@ -206,10 +204,6 @@ def _cidr_terms(peer: CidrPeer) -> Iterator[tuple[Cidrs, bool]]:
         yield Cidrs((peer.cidr,)), False
     if peer.excepts:
         yield Cidrs(tuple(sorted(set(peer.excepts)))), True
-
-
-def _cidr_sets(peer: CidrPeer) -> Iterator[Cidrs]:
-    return (block for block, _ in _cidr_terms(peer))
 
 
 def _plain_cidrs(peers: Iterable[Peer]) -> Cidrs | None:

@@ -231,9 +231,9 @@ def _identity(wanted: Wanted, part: Part) -> tuple[SetId, str]:
     match wanted:
         case Pods(selector):
             label = str(selector)
-        case NamedPorts(selector, name, _):
+        case NamedPorts(selector, name, asked):
             protocol, number = part or (0, 0)
-            label = f"{selector} with port {name} = {number} of protocol {protocol}"
+            label = f"{selector} with {'any' if asked is None else asked}-port {name} = {protocol}/{number}"
         case Nodes(selector):
             label = f"nodes({selector})"
         case Cidrs(cidrs):
