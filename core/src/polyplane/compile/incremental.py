@@ -49,7 +49,8 @@ class Compiler:
         self.recomputations: Final[Counter[str]] = Counter()
         #: What the backend cannot do of each active policy, by direction; such parts fail closed.
         self._gaps: Final[dict[ObjectKey, dict[Direction, tuple[str, ...]]]] = {}
-        self._given_addresses: Final = node_addresses
+        self._given_addresses = node_addresses
+        self._stated_addresses: frozenset[Cidr] = frozenset()
         self._pods: Final = PodIndex()
         self._sets: Final = PeerSets(self._pods, self.recomputations)
         self._ids: Final = RuleIds()
@@ -81,6 +82,11 @@ class Compiler:
         if options != self.program.options:
             self.program = replace(self.program, options=options, revision=self.program.revision + 1)
         return self.program
+
+    def set_node_addresses(self, node_addresses: frozenset[Cidr]) -> Program:
+        """Change the addresses of the node besides those its Node object states; return the program with them."""
+        self._given_addresses = node_addresses
+        return self._publish(self._given_addresses | self._stated_addresses)
 
     def update(self, changes: Iterable[Change]) -> Program:
         """Follow the changes; return the program, the identical object if nothing in it changed."""
@@ -186,7 +192,8 @@ class Compiler:
         new = change.new if isinstance(change.new, Node) else None
         self._sets.node_changed(old, new)
         if (new or old) is not None and self.node in (old and old.name, new and new.name):
-            return self._given_addresses | frozenset(new.addresses if new is not None else ())
+            self._stated_addresses = frozenset(new.addresses if new is not None else ())
+            return self._given_addresses | self._stated_addresses
         return node_addresses
 
     # --- after all changes: what active policies ask for ---

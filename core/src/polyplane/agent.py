@@ -1,0 +1,262 @@
+"""`Agent`: the thread, the queue and the signals around `polyplane.reconcile.loop.Loop`, and the one-shot helpers of the tools.
+
+Sources put events on a queue from threads of their own; everything else happens in the thread that calls `Agent.run`.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import structlog
+
+from polyplane import logs
+from polyplane.addresses import local_addresses
+from polyplane.cluster.model import Change, SourceEvent
+from polyplane.cluster.store import Store
+from polyplane.compile.incremental import Compiler
+from polyplane.config import LIVE, Config
+from polyplane.errors import ConfigError, PolyplaneError
+from polyplane.ir.cidr import Cidr
+from polyplane.ir.features import ALL_FEATURES, Capabilities
+from polyplane.ir.program import Options, Program
+from polyplane.plugins import Dataplane, Source, dialects, load_backend, load_observers, load_source
+from polyplane.reconcile.loop import Loop, Timing
+
+_log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.agent")
+
+#: Seconds a one-shot tool waits for a source to deliver everything it has.
+READ_TIMEOUT: Final = 60.0
+
+
+class _Control(Enum):
+    """What signals put on the queue, between the events."""
+
+    STOP = auto()
+    RELOAD = auto()
+
+
+class Agent:
+    """Enforces on this node what a source says, until it is stopped; what is in force then stays in force."""
+
+    def __init__(self, config: Config, *, reload: Callable[[], Config] | None = None, wrappers: Iterable[object] = ()) -> None:
+        """Load and check all plugins.
+
+        :param reload: reads the configuration again when SIGHUP asks for it
+        :param wrappers: plugins around the backend's hooks, see `Dataplane`
+        :raises PolyplaneError: whatever keeps the agent from starting, with the remedy
+        """
+        self.config = config
+        self._reread: Final = reload
+        # SimpleQueue, because its put may be interrupted by a signal handler that puts, too.
+        self._queue: queue.SimpleQueue[SourceEvent | _Control] = queue.SimpleQueue()
+        self._stopping = False
+        name = config.backend
+        self._dataplane: Final = load_backend(name, config.backend_options.get(name, {}), wrappers=wrappers)
+        self._source: Final = load_source(config.source, config.source_options.get(config.source, {}))
+        self.store: Final = Store(dialects())
+        detect = self._detect if config.detect_node_addresses else None
+        compiler = Compiler(
+            node=config.node or socket.gethostname(),
+            capabilities=self._dataplane.require_available(),
+            options=config.options,
+            node_addresses=detect() if detect is not None else config.own_addresses,
+        )
+        self.loop: Final = Loop(
+            store=self.store,
+            compiler=compiler,
+            dataplane=self._dataplane,
+            observers=load_observers(config.observers, config.observer_options),
+            timing=timing(config),
+            detect_addresses=detect,
+        )
+        self.node: Final = compiler.node
+
+    @property
+    def dataplane(self) -> Dataplane:
+        """The backend that enforces."""
+        return self._dataplane
+
+    def stop(self) -> None:
+        """Let `run` return soon. May be called from any thread and from signal handlers."""
+        self._stopping = True
+        self._queue.put(_Control.STOP)
+
+    def reload(self) -> None:
+        """Read the configuration again soon. May be called from any thread and from signal handlers."""
+        self._queue.put(_Control.RELOAD)
+
+    def run(self, *, once: bool = False) -> None:
+        """Enforce until `stop`, SIGTERM or SIGINT; with ``once`` only until everything is in force.
+
+        :raises PolyplaneError: with ``once``, when it could not be brought into force
+        """
+        with self._signals(), self._source:
+            _log.info("starting", backend=self.config.backend, node=self.node, source=self.config.source)
+            self._source.start(self._queue.put)
+            while not self._stopping:
+                wake_at = self.loop.step(time.monotonic())
+                if once and self._done():
+                    break
+                self._wait(wake_at)
+        _log.info("stopped, the rules stay in force")
+
+    def _done(self) -> bool:
+        if self.loop.last_error is not None:
+            raise self.loop.last_error
+        return self.loop.in_force
+
+    def _wait(self, until: float | None) -> None:
+        """Take in what the queue has; wait for it if it has nothing."""
+        try:
+            item = self._queue.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
+            while not self._stopping:
+                self._take(item)
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            return
+
+    def _take(self, item: SourceEvent | _Control) -> None:
+        match item:
+            case _Control.STOP:
+                pass
+            case _Control.RELOAD:
+                self._reload()
+            case _:
+                self.loop.offer(item, time.monotonic())
+
+    def _reload(self) -> None:
+        if self._reread is None:
+            _log.warning("there is no configuration to read again")
+            return
+        try:
+            new = self._reread()
+        except PolyplaneError as error:
+            _log.error("configuration is broken, the old one stays", error=str(error))
+            return
+        changed = {name for name in Config.model_fields if getattr(new, name) != getattr(self.config, name)}
+        if waiting := sorted(changed - LIVE):
+            _log.warning("these settings take effect at the next start", settings=waiting)
+        self.config = self.config.model_copy(update={name: getattr(new, name) for name in changed & LIVE})
+        logs.configure(self.config.log_level, self.config.log_format)
+        self.loop.configure(timing=timing(self.config), options=self.config.options)
+        _log.info("configuration reloaded", changed=sorted(changed & LIVE))
+
+    def _detect(self) -> frozenset[Cidr]:
+        return local_addresses() | self.config.own_addresses
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Listen to signals while running, if this is the thread that receives them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, _frame: FrameType | None) -> None:
+            if number == signal.SIGHUP:
+                self.reload()
+            else:
+                self.stop()
+
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {number: signal.signal(number, handle) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def timing(config: Config) -> Timing:
+    """Return the loop's share of the configuration."""
+    return Timing(
+        coalesce=config.coalesce, coalesce_max=config.coalesce_max, audit_interval=config.audit_interval, retry_max=config.retry_max
+    )
+
+
+# --- one shot ----------------------------------------------------------------------------------------------------------
+
+
+def read_source(source: Source) -> Store:
+    """Return a store with everything the source has.
+
+    :raises PolyplaneError: when it does not get in sync in time
+    """
+    events: queue.SimpleQueue[SourceEvent] = queue.SimpleQueue()
+    store = Store(dialects())
+    with source:
+        source.start(events.put)
+        deadline = time.monotonic() + READ_TIMEOUT
+        while not store.in_sync:
+            try:
+                store.apply(events.get(timeout=max(0.0, deadline - time.monotonic())))
+            except queue.Empty:
+                raise PolyplaneError(f"source {source.name} did not deliver everything within {READ_TIMEOUT:.0f} s") from None
+    return store
+
+
+def read_directory(path: Path) -> Store:
+    """Return a store with everything the manifests of a directory say; `Store.problems` has what is wrong with them.
+
+    :raises PolyplaneError: when there is no such directory
+    """
+    if not path.is_dir():
+        raise ConfigError(f"{path}: no such directory")
+    return read_source(load_source("manifests", {"directory": str(path)}))
+
+
+def compile_store(
+    store: Store,
+    node: str | None = None,
+    *,
+    capabilities: Capabilities = ALL_FEATURES,
+    options: Options | None = None,
+    node_addresses: frozenset[Cidr] = frozenset(),
+) -> Program:
+    """Return the program of one node; ``node`` None is the node of all pods.
+
+    :raises ConfigError: naming the nodes, when there is not just one
+    """
+    compiler = Compiler(
+        node=node or only_node(store), capabilities=capabilities, options=options or Options(), node_addresses=node_addresses
+    )
+    tables = (store.namespaces, store.nodes, store.pods, store.policies)
+    return compiler.update([Change(None, value) for table in tables for value in table.values()])
+
+
+def only_node(store: Store) -> str:
+    """Return the name of the one node that has pods.
+
+    :raises ConfigError: when it is not one
+    """
+    nodes = sorted({pod.node for pod in store.pods.values() if pod.node})
+    if len(nodes) == 1:
+        return nodes[0]
+    if not nodes:
+        raise ConfigError("no pod is assigned to a node; give the pods a spec.nodeName, or name the node with --node")
+    raise ConfigError(f"the pods are on {len(nodes)} nodes; choose one with --node: {', '.join(nodes)}")
+
+
+def compile_directory(
+    path: Path,
+    node: str | None = None,
+    *,
+    capabilities: Capabilities = ALL_FEATURES,
+    options: Options | None = None,
+    node_addresses: frozenset[Cidr] = frozenset(),
+) -> tuple[Program, Store]:
+    """Return the program of one node for a directory of manifests, and the store it comes from.
+
+    :raises PolyplaneError: no such directory, or ``node`` is None and the pods are not all on one node
+    """
+    store = read_directory(path)
+    return compile_store(store, node, capabilities=capabilities, options=options, node_addresses=node_addresses), store
