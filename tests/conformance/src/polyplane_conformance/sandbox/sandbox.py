@@ -1,0 +1,328 @@
+"""`Sandbox`: a topology made of network namespaces, with a prober inside."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from polyplane_conformance import netns
+from polyplane_conformance.probe.client import Prober, Stream
+from polyplane_conformance.probe.model import ICMP, ICMPV6, Probe, Result, Traffic
+from polyplane_conformance.probe.rounds import DEFAULT_SETTINGS, Settings
+from polyplane_conformance.probe.wire import Order
+from polyplane_conformance.reachability import Cell, Reachability
+from polyplane_conformance.sandbox import namespaces, processes, services, wiring
+from polyplane_conformance.sandbox.barrage import Barrage
+from polyplane_conformance.sandbox.manifests import Manifest, manifests, pod_manifest
+from polyplane_conformance.sandbox.namespaces import SandboxError
+from polyplane_conformance.sandbox.services import Service, Translator
+from polyplane_conformance.sandbox.topology import NodeSpec, PodSpec, Topology
+
+
+class Sandbox:
+    """Namespaces, links, servers and probes of one topology. Build it with `Sandbox.build`; a context manager.
+
+    Everything is gone after `close`, at the end of the process, and also when the process is killed: the prober removes the
+    namespaces then, and `namespaces.sweep`, which every build begins with, those whose prober was killed as well.
+    """
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+        #: Seconds that `build` took.
+        self.built_in = 0.0
+        self._prefix = namespaces.new_prefix()
+        self._daemons = processes.Daemons()
+        self._prober = Prober(self._prefix)
+        self._closed = False
+        atexit.register(self.close)
+
+    @classmethod
+    def build(cls, topology: Topology) -> Sandbox:
+        """Build the namespaces, wire them, start all servers.
+
+        :raises SandboxError: without root, without ``ip``, or with what the kernel refused; nothing is left behind then
+        """
+        if os.geteuid() != 0:
+            raise SandboxError("a sandbox makes network namespaces, which needs root; run this with sudo")
+        began = time.monotonic()
+        namespaces.sweep()
+        sandbox = cls(topology)
+        try:
+            sandbox._make()
+        except BaseException:
+            sandbox.close()
+            raise
+        sandbox.built_in = time.monotonic() - began
+        return sandbox
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove everything. Calling it again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        self._daemons.close()
+        self._prober.close()
+        for name in netns.names():
+            if name.startswith(self._prefix):
+                netns.delete(name)
+
+    # --- construction --------------------------------------------------------------------------------------------------
+
+    def _make(self) -> None:
+        topology = self.topology
+        pods = [pod for pod in topology.pods if not pod.host_network]
+        leaves = [*(pod.id for pod in pods), *(host.name for host in topology.hosts)]
+        nodes = [node.name for node in topology.nodes]
+        namespaces.create(self._name(what) for what in (*nodes, *leaves))
+        for what in (*nodes, *leaves):
+            self._prepare(what, wiring.NODE_SYSCTLS if what in nodes else wiring.LEAF_SYSCTLS)
+        others = topology.machines[1:]
+        first = wiring.base(topology.node)
+        for other in others:
+            first += wiring.join(topology.node, other, self._name(other.name))
+        for pod in pods:
+            first += self._attachment(pod) if topology.node_of(pod) is topology.node else wiring.remote_routes(topology, pod)
+        namespaces.ip_batch(self._name(topology.node.name), first + wiring.default_routes(topology))
+        batches: dict[str | None, list[str]] = {self._name(other.name): wiring.joined(other, topology.node) for other in others}
+        for node in topology.nodes[1:]:
+            lines = wiring.base(node) + batches[self._name(node.name)]
+            batches[self._name(node.name)] = lines + [line for pod in topology.pods_of(node.name) for line in self._attachment(pod)]
+        namespaces.ip_batches(batches)
+        namespaces.ip_batches({self._name(pod.id): wiring.pod_lines(pod) for pod in pods})
+        self._prober.enter((what, self.netns(what)) for what in (*nodes, *leaves))
+        served = [(pod.id, pod.ports) for pod in topology.pods]
+        served += [(part.name, part.ports) for part in topology.machines]
+        self._prober.serve((self._place(name), name, [(port.protocol, port.number) for port in ports]) for name, ports in served)
+
+    def _prepare(self, what: str, sysctls: dict[str, str]) -> None:
+        with netns.inside(self.netns(what)):
+            netns.write_sysctls(sysctls)
+
+    def _attachment(self, pod: PodSpec) -> list[str]:
+        return wiring.attach_pod(self.topology.node_of(pod), pod, self._name(pod.id))
+
+    def _name(self, what: str) -> str:
+        return f"{self._prefix}{namespaces.label(what)}"
+
+    def _place(self, name: str) -> str:
+        part = self.topology.find(name)
+        return self.topology.node_of(part).name if isinstance(part, PodSpec) and part.host_network else name
+
+    # --- what is where -------------------------------------------------------------------------------------------------
+
+    @property
+    def node_netns(self) -> Path:
+        """Path of the namespace of the node under test, as backends take it."""
+        return self.netns(self.topology.node.name)
+
+    def netns(self, name: str) -> Path:
+        """Path of the namespace of a pod, node or host; a host-network pod's is its node's."""
+        return netns.NETNS_DIRECTORY / self._name(self._place(name))
+
+    def manifests(self, *, interfaces: bool = True) -> list[Manifest]:
+        """Return Namespace, Node and Pod objects of the topology as it is now."""
+        return manifests(self.topology, interfaces=interfaces)
+
+    def pod_manifest(self, name: str) -> Manifest:
+        """Return one pod's object as it is now."""
+        part = self.topology.find(name)
+        if not isinstance(part, PodSpec):
+            raise SandboxError(f"{name} is no pod")
+        return pod_manifest(self.topology, part)
+
+    # --- changes -------------------------------------------------------------------------------------------------------
+
+    def add_pod(self, pod: PodSpec) -> None:
+        """Add a pod; its addresses may be those of a pod that has been removed.
+
+        :raises TopologyError: when it does not fit in
+        """
+        self.topology = self.topology.with_pods([*self.topology.pods, pod])
+        if not pod.host_network:
+            node = self.topology.node_of(pod)
+            namespaces.create([self._name(pod.id)])
+            self._prepare(pod.id, wiring.LEAF_SYSCTLS)
+            namespaces.ip_batch(self._name(node.name), self._attachment(pod))
+            batches: dict[str | None, list[str]] = {self._name(pod.id): wiring.pod_lines(pod)}
+            if node is not self.topology.node:
+                batches[self._name(self.topology.node.name)] = wiring.remote_routes(self.topology, pod)
+            namespaces.ip_batches(batches)
+            self._prober.enter([(pod.id, self.netns(pod.id))])
+        self._prober.serve([(self._place(pod.id), pod.id, [(port.protocol, port.number) for port in pod.ports])])
+
+    def remove_pod(self, name: str) -> None:
+        """Remove a pod with its namespace and interface; host-network pods cannot be removed."""
+        pod = self._own_pod(name)
+        node = self.topology.node_of(pod)
+        self._prober.leave(pod.id)
+        # the namespace goes some time after its name; the interface, and with it the routes, must be gone at once
+        namespaces.ip_batch(self._name(node.name), [f"link del {pod.host_interface}"])
+        if node is not self.topology.node:
+            namespaces.ip_batch(self._name(self.topology.node.name), wiring.remote_routes(self.topology, pod, verb="del"))
+        netns.delete(self._name(pod.id))
+        self.topology = self.topology.with_pods(other for other in self.topology.pods if other is not pod)
+
+    def renumber_pod(self, name: str, addresses: Sequence[str]) -> None:
+        """Give a pod other addresses, as after a restart of its sandbox; open connections of the old ones end."""
+        old = self._own_pod(name)
+        new = replace(old, addresses=tuple(addresses))
+        topology = self.topology.with_pods(new if pod is old else pod for pod in self.topology.pods)
+        node = topology.node_of(new)
+        on_node = wiring.pod_routes(node, old, old.addresses, verb="del") + wiring.pod_routes(node, new, new.addresses)
+        namespaces.ip_batch(self._name(node.name), on_node)
+        if node is not topology.node:
+            routes = wiring.remote_routes(self.topology, old, verb="del") + wiring.remote_routes(topology, new)
+            namespaces.ip_batch(self._name(topology.node.name), routes)
+        in_pod = wiring.pod_addresses(old.addresses, verb="del") + [line for line in wiring.pod_lines(new) if not line.startswith("link ")]
+        namespaces.ip_batch(self._name(name), in_pod)
+        self.topology = topology
+
+    def relabel_pod(self, name: str, labels: Mapping[str, str]) -> None:
+        """Give a pod other labels in its manifest."""
+        pod = self.topology.find(name)
+        if not isinstance(pod, PodSpec):
+            raise SandboxError(f"{name} is no pod")
+        self.topology = self.topology.with_pods(replace(other, labels=labels) if other is pod else other for other in self.topology.pods)
+
+    def relabel_namespace(self, name: str, labels: Mapping[str, str]) -> None:
+        """Give a Kubernetes namespace other labels in its manifest."""
+        self.topology = replace(self.topology, namespaces={**self.topology.namespaces, name: labels})
+
+    def _own_pod(self, name: str) -> PodSpec:
+        pod = self.topology.find(name)
+        if not isinstance(pod, PodSpec) or pod.host_network:
+            raise SandboxError(f"{name} is no pod with a namespace of its own")
+        return pod
+
+    def add_service(self, service: Service, translator: Translator = Translator.NFT) -> None:
+        """Translate a service address on every node, as kube-proxy does.
+
+        :raises SandboxError: with what the tool said
+        """
+        for node in self.topology.nodes:
+            if translator is Translator.NFT:
+                self.run(node.name, ["nft", "-f", "-"], text=services.nft_text(service))
+            else:
+                for command in services.iptables_commands(service):
+                    self.run(node.name, command)
+
+    # --- probes --------------------------------------------------------------------------------------------------------
+
+    def probe(self, probes: Iterable[Probe], settings: Settings = DEFAULT_SETTINGS) -> list[Result]:
+        """Run probes, all at once, to their verdicts; results in the same order.
+
+        :raises TopologyError: for an unknown name
+        :raises SandboxError: where source or destination has no address of the family
+        """
+        return self._prober.run([self.order(probe) for probe in probes], settings)
+
+    def matrix(
+        self,
+        traffic: Iterable[Traffic] | None = None,
+        *,
+        sources: Iterable[str] | None = None,
+        destinations: Iterable[str] | None = None,
+        settings: Settings = DEFAULT_SETTINGS,
+    ) -> Reachability:
+        """Probe every source against every destination.
+
+        Without ``traffic``: whatever the destinations serve, in all families, and ICMP. Without ``sources`` and
+        ``destinations``: all pods. Pairs without a common family and traffic that a destination does not serve are left out.
+        """
+        pods = [pod.id for pod in self.topology.pods]
+        rows, columns = tuple(pods if sources is None else sources), tuple(pods if destinations is None else destinations)
+        kinds = tuple(dict.fromkeys(self.all_traffic(columns) if traffic is None else traffic))
+        cells = [
+            Cell(row, column, kind)
+            for kind in kinds
+            for row in rows
+            for column in columns
+            if self.topology.address_of(row, kind.family) and self.topology.address_of(column, kind.family) and self._serves(column, kind)
+        ]
+        results = self.probe((Probe(source=cell.source, destination=cell.destination, traffic=cell.traffic) for cell in cells), settings)
+        return Reachability(sources=rows, destinations=columns, traffic=kinds, cells=dict(zip(cells, results, strict=True)))
+
+    def all_traffic(self, destinations: Iterable[str]) -> list[Traffic]:
+        """Return every kind of traffic that one of the destinations serves, sorted, ICMP last."""
+        found = set()
+        for name in destinations:
+            for family in (4, 6):
+                if self.topology.address_of(name, family):
+                    found |= {Traffic(port.protocol, port.number, family) for port in self.topology.find(name).ports}
+                    found.add(Traffic.parse("icmp", family))
+        return sorted(found, key=lambda kind: (kind.port == 0, kind.family, kind))
+
+    def _serves(self, name: str, kind: Traffic) -> bool:
+        ports = self.topology.find(name).ports
+        return kind.protocol in {ICMP, ICMPV6} or any((port.protocol, port.number) == (kind.protocol, kind.port) for port in ports)
+
+    def order(self, probe: Probe) -> Order:
+        """Translate a probe's names into places and addresses, and choose its twin.
+
+        The twin of a probe is the node under test asking the same: policy never concerns a node's traffic to its own pods,
+        and other nodes and hosts are none of our endpoints. The node's own probes have the server asking itself.
+        """
+        traffic, node = probe.traffic, self.topology.node.name
+        own = self.topology.address_of(probe.destination, traffic.family)
+        address = probe.address or own
+        if address is None or own is None or not self.topology.address_of(probe.source, traffic.family):
+            raise SandboxError(f"{probe}: source and destination do not both have an IPv{traffic.family} address")
+        place, port = self._place(probe.source), traffic.port
+        if place != node:
+            return Order(place, address, traffic.protocol, port, probe.source_port, node, address, port)
+        served = [served.number for served in self.topology.find(probe.destination).ports if served.protocol == traffic.protocol]
+        twin_port = port if port in served or not served else served[0]
+        return Order(place, address, traffic.protocol, port, probe.source_port, self._place(probe.destination), own, twin_port)
+
+    def stream(self, probe: Probe, *, interval: float = 0.05, pushed: bool = False) -> Stream:
+        """Open a lasting TCP or UDP conversation, a packet every ``interval`` seconds; ``pushed``: only the server sends."""
+        return self._prober.stream(self.order(probe), interval=interval, pushed=pushed)
+
+    def barrage(self, expected: Mapping[Probe, bool], rate_per_second: float = 100.0, *, timeout: float = 0.8) -> Barrage:
+        """Probe continuously, round and round, in the background: each probe one packet, with whether it should pass.
+
+        ``timeout`` stays below the second after which the kernel repeats a lost SYN, so that a lost packet is a lost probe.
+        """
+        return Barrage(self._prober, expected, [self.order(probe) for probe in expected], rate=rate_per_second, timeout=timeout)
+
+    # --- processes -----------------------------------------------------------------------------------------------------
+
+    def run(self, where: str, argv: Sequence[str], *, text: str = "", env: Mapping[str, str] | None = None) -> str:
+        """Run a command in the namespace of a pod, node or host; return its output.
+
+        :raises SandboxError: when it fails, with what it said
+        """
+        return processes.run(self.netns(where), argv, text=text, env=env)
+
+    def spawn(
+        self, where: str, argv: Sequence[str], *, output: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """Start a daemon there; it ends with the sandbox, or with us."""
+        return self._daemons.spawn(self.netns(where), argv, output=output, env=env)
+
+    @contextlib.contextmanager
+    def capture(self, where: str, into: Path, expression: str = "") -> Iterator[Path]:
+        """Record packets there into a pcap file while the body runs (needs ``tcpdump``)."""
+        with processes.capture(self._daemons, self.netns(where), into, expression):
+            yield into
+
+    def node_of(self, name: str) -> NodeSpec:
+        """Return the node that a pod runs on."""
+        pod = self.topology.find(name)
+        if not isinstance(pod, PodSpec):
+            raise SandboxError(f"{name} is no pod")
+        return self.topology.node_of(pod)
