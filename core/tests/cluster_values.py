@@ -111,8 +111,8 @@ PORTS = st.one_of(
 RULES = st.builds(
     PolicyRule,
     action=st.just(Action.ALLOW),
-    peers=st.one_of(st.none(), st.lists(PEERS, max_size=3).map(tuple)),
-    ports=st.one_of(st.none(), st.lists(PORTS, max_size=2).map(tuple)),
+    peers=st.one_of(st.none(), *[st.lists(PEERS, min_size=1, max_size=3).map(tuple)] * 3, st.just(())),
+    ports=st.one_of(st.none(), st.lists(PORTS, min_size=1, max_size=2).map(tuple)),
 )
 
 
@@ -136,21 +136,23 @@ def objects_of(draw: st.DrawFn, kind: str) -> Pod | Namespace | Node | ClusterPo
             name=draw(st.sampled_from(["n1", "n2"])), labels=draw(LABELS), addresses=(Cidr.parse(f"192.0.2.{draw(st.integers(1, 3))}"),)
         )
     if kind == "policy":
-        rules = st.one_of(st.none(), st.lists(RULES, max_size=2))
+        rules = st.one_of(st.none(), st.lists(RULES, max_size=2), st.lists(RULES, min_size=1, max_size=2))
         return policy(
             f"{where}/p{draw(st.integers(1, 3))}",
-            pods=draw(SELECTORS),
+            pods=draw(st.one_of(st.just(LabelSelector()), SELECTORS)),
             ingress=draw(rules),
             egress=draw(rules),
             tier=draw(st.sampled_from([NAMESPACE_TIER, ADMIN_TIER])),
         )
-    ports = st.lists(st.builds(ContainerPort, st.sampled_from(["web", "dns"]), st.sampled_from([6, 17]), NUMBERS), max_size=2).map(tuple)
+    ports = st.lists(
+        st.builds(ContainerPort, st.sampled_from(["web", "dns"]), st.sampled_from([6, 6, 17]), NUMBERS), min_size=1, max_size=2
+    ).map(tuple)
     return pod(
         f"{where}/{draw(st.sampled_from(PODS))}",
         draw(st.sampled_from([None, *(f"10.0.0.{number}" for number in range(1, 6))])),
         node=draw(st.sampled_from(["n1", "n1", "n2"])),
         labels=draw(LABELS),
-        host_network=draw(st.sampled_from([False, False, False, True])),
+        host_network=draw(st.sampled_from([False] * 9 + [True])),
         ports=draw(ports),
     )
 
