@@ -61,7 +61,8 @@ class ModelCluster:
 
 def world_of(scenario: Scenario, placement: Placement = as_written) -> World:
     """Return the scenario's world at its start, with the model's addresses."""
-    return World(scenario, plan(actor for actor in scenario.actors if actor not in HOSTS), placement=placement)
+    addresses = scenario.plan or plan(actor for actor in scenario.actors if actor not in HOSTS)
+    return World(scenario, addresses, placement=placement)
 
 
 def check_model(scenario: Scenario, placement: Placement = as_written) -> Outcome:

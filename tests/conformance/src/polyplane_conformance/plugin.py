@@ -1,1 +1,219 @@
-"""The pytest plugin: options that say which backend is on trial, in which tiers, and on which foreign cases."""
+"""The pytest plugin: which backends are on trial, in which tiers, on which scenarios and foreign cases.
+
+It does nothing to tests that are not the suite's. A test of the suite says its tier by the marker ``tier`` and asks for
+``scenario``, ``case`` (a foreign one) or ``backend``; this module supplies them, applies the gaps that the backend states,
+and collects a report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from polyplane_conformance.gaps import Gap, Gaps, load_gaps
+from polyplane_conformance.report import Entry, Report, Status
+from polyplane_conformance.results import Outcome
+from polyplane_conformance.scenario import TIERS, Scenario, load_scenarios
+
+REPORT: Final = pytest.StashKey[Report]()
+_OUTCOME: Final = pytest.StashKey[Outcome]()
+_GAP: Final = pytest.StashKey[Gap]()
+
+#: Judges an outcome: passes, fails with what disagrees, or skips because of a gap.
+Judge = Callable[[Outcome], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A backend on trial: its name, the options it is made with, the gaps it states."""
+
+    name: str
+    options: dict[str, object]
+    gaps: Gaps
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the suite's options; all begin with ``--polyplane-``."""
+    group = parser.getgroup("polyplane", "polyplane conformance suite")
+    group.addoption("--polyplane-backend", action="append", metavar="NAME", help="a backend on trial (again for several)")
+    group.addoption("--polyplane-option", action="append", default=[], metavar="KEY=VALUE", help="an option for the backend on trial")
+    group.addoption(
+        "--polyplane-tier", action="append", choices=TIERS, help="only this tier (again for several); default: all that can run"
+    )
+    group.addoption("--polyplane-scenario", metavar="GLOB", help="only scenarios and behaviours whose name fits")
+    group.addoption("--polyplane-corpus", type=Path, metavar="DIR", help="also run the foreign cases in this directory")
+    group.addoption("--polyplane-gaps", type=Path, metavar="FILE", help="the backend's gaps, if not in its own conformance.toml")
+    group.addoption("--polyplane-golden", type=Path, metavar="DIR", help="golden files, if not in the backend's own tests/golden")
+    group.addoption("--polyplane-update-golden", action="store_true", help="write the golden files instead of comparing with them")
+    group.addoption("--polyplane-report", type=Path, metavar="FILE", help="write a report, YAML or (.json) JSON")
+    parser.addini("polyplane_backends", "backends on trial when no --polyplane-backend is given", type="args", default=["memory"])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers and begin the report."""
+    config.addinivalue_line("markers", "tier(name): the tier of a test of the conformance suite: model, render or netns")
+    config.addinivalue_line("markers", "netns: sends real packets between network namespaces; needs root")
+    config.addinivalue_line("markers", "slow: takes more than a few seconds")
+    config.stash[REPORT] = Report()
+
+
+def backends(config: pytest.Config) -> list[Backend]:
+    """Return the backends on trial."""
+    names = config.getoption("--polyplane-backend") or config.getini("polyplane_backends")
+    options = dict(text.partition("=")[::2] for text in config.getoption("--polyplane-option"))
+    return [Backend(name, dict(options), load_gaps(name, config.getoption("--polyplane-gaps"))) for name in names]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give the suite's tests their backends, scenarios and foreign cases."""
+    marker = metafunc.definition.get_closest_marker("tier")
+    if marker is None:
+        return
+    tier: str = marker.args[0]
+    config = metafunc.config
+    on = config.getoption("--polyplane-tier") is None or tier in config.getoption("--polyplane-tier")
+    if "backend" in metafunc.fixturenames:
+        # The memory backend moves no packets: in the netns tier there is nothing to try.
+        chosen = [backend for backend in backends(config) if on and (tier != "netns" or backend.name != "memory")]
+        _parametrize(metafunc, "backend", chosen, f"no backend for the {tier} tier was chosen; see --polyplane-backend", scope="session")
+    if "scenario" in metafunc.fixturenames:
+        scenarios = [scenario for scenario in load_scenarios() if on and tier in scenario.tiers and _wanted(config, scenario.name)]
+        _parametrize(metafunc, "scenario", scenarios, "no scenario was chosen")
+    if "case" in metafunc.fixturenames:
+        _parametrize(
+            metafunc, "case", [case for case in _corpus(config) if on and _wanted(config, case.name)], "no --polyplane-corpus was given"
+        )
+
+
+def _wanted(config: pytest.Config, name: str) -> bool:
+    pattern = config.getoption("--polyplane-scenario")
+    return pattern is None or fnmatchcase(name, pattern)
+
+
+def _corpus(config: pytest.Config) -> tuple[Scenario, ...]:
+    directory = config.getoption("--polyplane-corpus")
+    if directory is None:
+        return ()
+    from polyplane_conformance.corpus import load_corpus
+
+    try:
+        return load_corpus(directory)
+    except FileNotFoundError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _parametrize(
+    metafunc: pytest.Metafunc, name: str, values: list[Backend] | list[Scenario], why_none: str, *, scope: str = "function"
+) -> None:
+    """Parametrize; an empty list gives one test that is skipped, with the reason."""
+    params = [pytest.param(value, id=str(value)) for value in values]
+    empty = [pytest.param(None, id="none", marks=pytest.mark.skip(reason=why_none))]
+    metafunc.parametrize(name, params or empty, scope="session" if scope == "session" else "function")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Drop what was not asked for, and check that every gap names something."""
+    tiers, pattern = config.getoption("--polyplane-tier"), config.getoption("--polyplane-scenario")
+    dropped = []
+    for item in items:
+        marker = item.get_closest_marker("tier")
+        if marker is not None and (
+            (tiers is not None and marker.args[0] not in tiers)
+            or (
+                pattern is not None
+                and "scenario" not in _arguments(item)
+                and "case" not in _arguments(item)
+                and not _wanted(config, name_of(item))
+            )
+        ):
+            dropped.append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in dropped]
+
+
+def _arguments(item: pytest.Item) -> dict[str, object]:
+    callspec = getattr(item, "callspec", None)
+    return dict(callspec.params) if callspec is not None else {}
+
+
+def name_of(item: pytest.Item) -> str:
+    """Return the name under which a test of the suite is reported: its scenario, case or behaviour."""
+    arguments = _arguments(item)
+    for key in ("scenario", "case"):
+        if isinstance(subject := arguments.get(key), Scenario):
+            return subject.name
+    module = item.module.__name__.rpartition(".")[2].removeprefix("test_") if isinstance(item, pytest.Function) else "other"
+    function = getattr(item, "originalname", item.name).removeprefix("test_")
+    return f"{module.replace('_', '-')}/{function.replace('_', '-')}"
+
+
+@pytest.fixture
+def judge(request: pytest.FixtureRequest) -> Judge:
+    """Judge an outcome, in the light of the gaps of the backend on trial."""
+    item = request.node
+
+    def verdict(outcome: Outcome) -> None:
+        item.stash[_OUTCOME] = outcome
+        backend = _arguments(item).get("backend")
+        gap = None
+        if isinstance(backend, Backend):
+            gap = backend.gaps.find(name_of(item), item.get_closest_marker("tier").args[0])
+        if gap is None:
+            if not outcome.passed:
+                pytest.fail(outcome.explain(), pytrace=False)
+            return
+        item.stash[_GAP] = gap
+        leaks = [disagreement for disagreement in outcome.disagreements if disagreement.leak]
+        if leaks:
+            pytest.fail(f"a gap never means open ({gap.reason})\n" + "\n".join(map(str, leaks[:10])), pytrace=False)
+        if outcome.passed:
+            pytest.fail(f"{backend} can do this by now; remove its gap {gap.scenario!r} ({gap.reason})", pytrace=False)
+        pytest.skip(f"{gap.kind}: {gap.reason}")
+
+    return verdict
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Enter the suite's tests into the report."""
+    result: pytest.TestReport = yield  # type: ignore[assignment]  # a wrapper is sent the hook's result
+    marker = item.get_closest_marker("tier")
+    if marker is not None and (call.when == "call" or (call.when == "setup" and not result.passed)):
+        status: Status = "passed" if result.passed else "failed" if result.failed else "skipped"
+        if status == "skipped" and _GAP in item.stash:
+            status = "gap"
+        outcome = item.stash.get(_OUTCOME, Outcome())
+        detail = ""
+        if result.failed:
+            detail = outcome.explain() or result.longreprtext
+        elif result.skipped and isinstance(result.longrepr, tuple):
+            detail = result.longrepr[2]
+        backend = _arguments(item).get("backend")
+        item.config.stash[REPORT].entries.append(
+            Entry(
+                tier=marker.args[0],
+                backend=str(backend) if isinstance(backend, Backend) else "-",
+                name=name_of(item),
+                status=status,
+                cells=outcome.cells,
+                seconds=result.duration,
+                detail=detail,
+            )
+        )
+    return result  # type: ignore[return-value]  # likewise
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the report, if one was asked for."""
+    path = session.config.getoption("--polyplane-report", None)
+    if path is not None:
+        session.config.stash[REPORT].write(path)

@@ -18,7 +18,7 @@ import msgspec
 import yaml
 
 from polyplane_conformance.actions import Action, AddPod, FinishPod, PodSpec, RemoveNamespace, RemovePod, read_action
-from polyplane_conformance.cast import HOSTS, NAMESPACES, PODS
+from polyplane_conformance.cast import HOSTS, NAMESPACES, PODS, AddressPlan
 from polyplane_conformance.expectation import Expectation, Service, read_lines, read_table
 
 #: Tiers a scenario can run in.
@@ -52,6 +52,8 @@ class Scenario:
     steps: tuple[Step, ...]
     features: frozenset[str] = frozenset()
     tiers: frozenset[str] = frozenset(TIERS)
+    #: Addresses of its own; None: the cast's.
+    plan: AddressPlan | None = None
 
     @property
     def topic(self) -> str:

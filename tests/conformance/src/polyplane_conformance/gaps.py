@@ -1,0 +1,111 @@
+"""Gaps: what a backend cannot do yet, stated by the backend itself in its ``conformance.toml``, each with a reason.
+
+::
+
+    [[gap]]
+    scenario = "ports/number-sctp"   # a name or a pattern
+    tier = "netns"                   # optional: only there
+    kind = "notyet"                  # notimpl: ours to do; notyet: the kernel's or a library's; never: this dataplane cannot
+    reason = "the kernel's … lacks …"
+    since_kernel = "6.12"            # optional: from here on it is no excuse
+
+A gap is strict: a scenario that passes in spite of it fails the run, and a gap that names no scenario is an error. And it
+never means open: traffic that must be denied is denied, or the scenario fails, gap or no gap.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from polyplane.hookspecs import BACKENDS
+from polyplane.plugins import find
+
+FILE: Final = "conformance.toml"
+
+
+class GapError(ValueError):
+    """A statement of gaps that cannot be used; the message names the file and the remedy."""
+
+
+class Gap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One thing the backend cannot do."""
+
+    scenario: str
+    kind: Literal["notimpl", "notyet", "never"]
+    reason: str
+    tier: str | None = None
+    since_kernel: str | None = None
+
+    def covers(self, name: str, tier: str) -> bool:
+        """Whether the gap speaks of a scenario in a tier."""
+        return fnmatchcase(name, self.scenario) and self.tier in (None, tier)
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    gap: tuple[Gap, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """All gaps of a backend, from ``source``; empty where it states none."""
+
+    source: str
+    gaps: tuple[Gap, ...] = ()
+
+    def find(self, name: str, tier: str) -> Gap | None:
+        """Return the gap that excuses a scenario in a tier, if any."""
+        return next((gap for gap in self.gaps if gap.covers(name, tier)), None)
+
+    def check(self, names: Iterable[str]) -> None:
+        """Check that every gap speaks of a scenario that exists, and is no older than this kernel.
+
+        :raises GapError: naming the first that is not
+        """
+        known = list(names)
+        for gap in self.gaps:
+            if not any(fnmatchcase(name, gap.scenario) for name in known):
+                raise GapError(f"{self.source}: gap {gap.scenario!r} names no scenario; see polyplane-conformance list")
+            if gap.since_kernel is not None and _version(os.uname().release) >= _version(gap.since_kernel):
+                raise GapError(
+                    f"{self.source}: gap {gap.scenario!r} ends with kernel {gap.since_kernel}, and this is {os.uname().release}; remove it"
+                )
+
+
+def load_gaps(backend: str, file: Path | None = None) -> Gaps:
+    """Read a backend's gaps: from ``file``, or from its package, or from the root of its checkout.
+
+    :raises GapError: for an unusable file
+    :raises polyplane.errors.PluginNotFound: when no such backend is installed
+    """
+    path = file or next((folder / FILE for folder in distribution_folders(backend) if (folder / FILE).exists()), None)
+    if path is None:
+        return Gaps(source="no conformance.toml")
+    try:
+        return Gaps(source=str(path), gaps=msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File).gap)
+    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise GapError(f"{path}: {error}") from error
+
+
+def distribution_folders(backend: str) -> tuple[Path, ...]:
+    """Return where a backend keeps what is not code: its package, and for an editable install the root of its checkout."""
+    package = find(BACKENDS, backend).value.partition(":")[0].partition(".")[0]
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        return ()
+    folder = Path(spec.origin).parent
+    checkout = [parent for parent in folder.parents[:2] if (parent / "pyproject.toml").exists()]
+    return (folder, *checkout)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
