@@ -70,7 +70,9 @@ def test_drift_is_found_named_and_repaired() -> None:
     program = parse_program(OPEN)
     dataplane.apply(diff(EMPTY, program))
     backend.program = parse_program(OPEN.replace("10.1.0.9", "0.0.0.0/0").replace("revision=1", "revision=1 deny-action=reject"))
-    assert [drift.subject for drift in dataplane.audit(program)] == ["node", "set web"]
+    drifts = dataplane.audit(program)
+    assert [drift.subject for drift in drifts] == ["node", "set web"]
+    assert (drifts[1].expected, drifts[1].found) == ('set web "web"; 10.1.0.9', 'set web "web"; 0.0.0.0/0')
     assert dataplane.apply(diff(EMPTY, program)).operations == 2
     assert dataplane.audit(program) == []
 

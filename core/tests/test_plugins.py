@@ -290,13 +290,11 @@ class Acme:
 
 
 def test_all_installed_dialects_are_loaded(install: Install) -> None:
-    pytest.importorskip("polyplane.cluster.dialects.networkpolicy")
     install("acme-one", "one = acme_one:Acme", "acme_one", DIALECT, DIALECTS)
     assert "Wall" in [dialect.kind for dialect in dialects()]
 
 
 def test_one_api_translated_twice_is_refused(install: Install) -> None:
-    pytest.importorskip("polyplane.cluster.dialects.networkpolicy")
     install("acme-one", "one = acme_one:Acme", "acme_one", DIALECT, DIALECTS)
     install("acme-two", "two = acme_two:Acme", "acme_two", DIALECT, DIALECTS)
     with pytest.raises(PluginContractError, match=r"plugin 'two' .*acme/v1 Wall is translated by dialect 'one' already"):

@@ -22,6 +22,7 @@ import structlog
 from polyplane import logs
 from polyplane.addresses import local_addresses
 from polyplane.cluster.model import Change, SourceEvent
+from polyplane.cluster.sources import manifests
 from polyplane.cluster.store import Store
 from polyplane.compile.incremental import Compiler
 from polyplane.config import LIVE, Config
@@ -29,13 +30,10 @@ from polyplane.errors import ConfigError, PolyplaneError
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.features import ALL_FEATURES, Capabilities
 from polyplane.ir.program import Options, Program
-from polyplane.plugins import Dataplane, Source, dialects, load_backend, load_observers, load_source
+from polyplane.plugins import Dataplane, dialects, load_backend, load_observers, load_source
 from polyplane.reconcile.loop import Loop, Timing
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.agent")
-
-#: Seconds a one-shot tool waits for a source to deliver everything it has.
-READ_TIMEOUT: Final = 60.0
 
 
 class _Control(Enum):
@@ -147,7 +145,8 @@ class Agent:
         if waiting := sorted(changed - LIVE):
             _log.warning("these settings take effect at the next start", settings=waiting)
         self.config = self.config.model_copy(update={name: getattr(new, name) for name in changed & LIVE})
-        logs.configure(self.config.log_level, self.config.log_format)
+        if "log_level" in changed:
+            logs.configure(self.config.log_level, self.config.log_format)
         self.loop.configure(timing=timing(self.config), options=self.config.options)
         _log.info("configuration reloaded", changed=sorted(changed & LIVE))
 
@@ -186,32 +185,15 @@ def timing(config: Config) -> Timing:
 # --- one shot ----------------------------------------------------------------------------------------------------------
 
 
-def read_source(source: Source) -> Store:
-    """Return a store with everything the source has.
-
-    :raises PolyplaneError: when it does not get in sync in time
-    """
-    events: queue.SimpleQueue[SourceEvent] = queue.SimpleQueue()
-    store = Store(dialects())
-    with source:
-        source.start(events.put)
-        deadline = time.monotonic() + READ_TIMEOUT
-        while not store.in_sync:
-            try:
-                store.apply(events.get(timeout=max(0.0, deadline - time.monotonic())))
-            except queue.Empty:
-                raise PolyplaneError(f"source {source.name} did not deliver everything within {READ_TIMEOUT:.0f} s") from None
-    return store
-
-
 def read_directory(path: Path) -> Store:
     """Return a store with everything the manifests of a directory say; `Store.problems` has what is wrong with them.
 
-    :raises PolyplaneError: when there is no such directory
+    :raises ConfigError: when there is no such directory
     """
-    if not path.is_dir():
-        raise ConfigError(f"{path}: no such directory")
-    return read_source(load_source("manifests", {"directory": str(path)}))
+    store = Store(dialects())
+    for event in manifests.read_directory(path):
+        store.apply(event)
+    return store
 
 
 def compile_store(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 
@@ -9,6 +10,18 @@ import structlog
 from structlog.typing import Processor
 
 from polyplane.config import LogFormat, LogLevel
+
+
+class _StandardError:
+    """Prints a finished line to whatever standard error is now. Losing a line is better than losing the agent over a closed pipe."""
+
+    def msg(self, message: str) -> None:
+        """Print the line."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
+
+    log = debug = info = warning = error = critical = exception = msg
 
 
 def configure(level: LogLevel, form: LogFormat) -> None:
@@ -31,6 +44,6 @@ def configure(level: LogLevel, form: LogFormat) -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _StandardError(),
         cache_logger_on_first_use=False,
     )

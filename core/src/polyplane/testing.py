@@ -30,11 +30,13 @@ from polyplane.ir.delta import (
 )
 from polyplane.ir.evaluate import Evaluation, Packet, evaluate
 from polyplane.ir.features import ALL_FEATURES, Capabilities
-from polyplane.ir.program import EMPTY, Direction, Program
-from polyplane.ir.text import parse_program, print_delta, print_program
+from polyplane.ir.program import EMPTY, AddressSet, Direction, Endpoint, Policy, Program
+from polyplane.ir.text import parse_program, print_delta, print_object, print_program
 from polyplane.reconcile.diff import diff
 
 NAME: Final = "memory"
+
+_Object = AddressSet | Policy | Endpoint
 
 
 class MemoryBackend:
@@ -93,12 +95,9 @@ class MemoryBackend:
         drifts = []
         if (held.options, held.node_addresses) != (program.options, program.node_addresses):
             drifts.append(Drift(subject="node", expected=_node_text(program), found=_node_text(held)))
-        for kind, wanted, found in (
-            ("set", program.sets, held.sets),
-            ("policy", program.policies, held.policies),
-            ("endpoint", program.endpoints, held.endpoints),
-        ):
-            drifts += _drifts(kind, wanted, found)
+        drifts += _drifts("set", program.sets, held.sets)
+        drifts += _drifts("policy", program.policies, held.policies)
+        drifts += _drifts("endpoint", program.endpoints, held.endpoints)
         return drifts
 
     @hookimpl
@@ -215,8 +214,12 @@ def _node_text(program: Program) -> str:
     return f"{addresses} established={program.options.established} deny-action={program.options.deny_action}".strip()
 
 
-def _drifts(kind: str, wanted: Mapping[Any, object], found: Mapping[Any, object]) -> Iterator[Drift]:
+def _drifts(kind: str, wanted: Mapping[Any, _Object], found: Mapping[Any, _Object]) -> Iterator[Drift]:
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
-            expected, actual = (str(table[name]) if name in table else "nothing" for table in (wanted, found))
+            expected, actual = (_line(table.get(name)) for table in (wanted, found))
             yield Drift(subject=f"{kind} {name}", expected=expected, found=actual)
+
+
+def _line(value: _Object | None) -> str:
+    return "nothing" if value is None else "; ".join(line.strip() for line in print_object(value).splitlines())

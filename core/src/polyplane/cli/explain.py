@@ -71,7 +71,7 @@ def _print(evaluation: Evaluation) -> None:
     by = getattr(decision.decided_by, "origin", decision.decided_by) or "no rule"
     style = "bold green" if evaluation.verdict is Verdict.ALLOW else "bold red"
     console().print(
-        Text.assemble((evaluation.verdict.value, style), f" by {by}", f" (rule id {decision.rule_id})" if decision.rule_id else "")
+        Text.assemble((evaluation.verdict.value, style), f": {by}", f" (rule id {decision.rule_id})" if decision.rule_id else "")
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
+from polyplane import logs
 from polyplane.cli.backends import backends
 from polyplane.cli.check import check
 from polyplane.cli.config import config
@@ -17,6 +18,7 @@ from polyplane.cli.run import run
 from polyplane.cli.show import show
 from polyplane.cli.teardown import teardown
 from polyplane.cli.version import version
+from polyplane.config import LogFormat, LogLevel
 from polyplane.errors import PolyplaneError
 
 #: Exit status when a command could not do its work.
@@ -27,7 +29,8 @@ class _Group(TyperGroup):
     """Turns polyplane's own errors into one line on standard error."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the chosen command."""
+        """Run the chosen command; only ``run`` logs more than warnings."""
+        logs.configure(LogLevel.WARNING, LogFormat.TEXT)
         try:
             return super().invoke(ctx)
         except PolyplaneError as error:

@@ -30,7 +30,7 @@ from polyplane.ir.delta import ChangeMembers, Delta, Operation, PutEndpoint, Put
 from polyplane.ir.parse import NONE, PROTOCOL_NAMES, parse_program
 from polyplane.ir.program import IR_VERSION, AddressSet, Direction, Endpoint, Match, Origin, PeerTerm, Policy, Program, Rule, Tier
 
-__all__ = ["parse_program", "print_delta", "print_program"]
+__all__ = ["parse_program", "print_delta", "print_object", "print_program"]
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.:-]+")
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_.:/-]+")
@@ -39,6 +39,18 @@ _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_.:/-]+")
 def print_program(program: Program) -> str:
     """Return the canonical text; equal content gives equal text, but for the revision."""
     return "".join(line + "\n" for line in _program(program))
+
+
+def print_object(value: AddressSet | Policy | Endpoint) -> str:
+    """Return the lines of one object of a program."""
+    match value:
+        case AddressSet():
+            lines = _set(value)
+        case Policy():
+            lines = _policy(value)
+        case _:
+            lines = _endpoint(value)
+    return "".join(line + "\n" for line in lines)
 
 
 def print_delta(delta: Delta) -> str:

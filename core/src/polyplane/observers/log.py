@@ -13,6 +13,8 @@ from polyplane.ir.delta import Delta
 
 #: Drifts that are spelt out at most: an intruder who flushed everything is one event, not ten thousand lines.
 MAX_DRIFTS: Final = 10
+#: Characters of either side of a drift that are spelt out at most.
+MAX_SIDE: Final = 300
 
 
 class LogObserver:
@@ -51,6 +53,10 @@ class LogObserver:
     def polyplane_drifted(self, drifts: Sequence[Drift]) -> None:
         """Log what somebody else changed."""
         for drift in drifts[:MAX_DRIFTS]:
-            self._log.warning("drift", subject=drift.subject, expected=drift.expected, found=drift.found)
+            self._log.warning("drift", subject=drift.subject, expected=_short(drift.expected), found=_short(drift.found))
         if len(drifts) > MAX_DRIFTS:
             self._log.warning("more drift", count=len(drifts) - MAX_DRIFTS)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_SIDE else f"{text[:MAX_SIDE]}…"

@@ -211,7 +211,7 @@ class Loop:
                     meanwhile=problem.consequence,
                 )
         for name in self._reported_problems.keys() - problems.keys():
-            _log.info("problem is over", where=self._reported_problems[name].where, object=name)
+            _log.info("problem is over", problem=name)
         self._reported_problems = problems
         gaps = self._compiler.unsupported
         for key, reasons in gaps.items():
