@@ -1,0 +1,240 @@
+"""All I/O: nft's text language through libnftables in this process, or through the ``nft`` program where there is no library.
+
+A context of libnftables belongs to the network namespace of the thread that makes it. For a namespace other than our own
+each call runs in a thread of its own that enters it first: libnftables opens its socket anew when the ruleset changes under
+it, and must then still be in the right place. Such a thread costs some 50 µs and never moves the rest of the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from enum import IntFlag
+from typing import Final, Protocol
+
+LIBRARY: Final = "libnftables.so.1"
+#: os.setns came with Python 3.12.
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET: Final = 0x40000000
+#: What may pass by itself: another writer, a full socket buffer, memory.
+_TRANSIENT: Final = (
+    "Device or resource busy",
+    "No buffer space available",
+    "Resource temporarily unavailable",
+    "Interrupted system call",
+    "Cannot allocate memory",
+    "Message too long",
+)
+_MISSING: Final = "No such file or directory"
+#: nft repeats the line it complains about, and a line may hold thousands of elements.
+_MESSAGE_WIDTH: Final = 300
+
+
+class Output(IntFlag):
+    """How nft lists (``NFT_CTX_OUTPUT_…`` of libnftables)."""
+
+    STATELESS = 1 << 2
+    NUMERIC = 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10
+    TERSE = 1 << 11
+
+
+class NftError(Exception):
+    """nft refused; the text is its message, shortened. ``transient``: the same command may succeed later."""
+
+    def __init__(self, message: str) -> None:
+        self.transient = any(reason in message for reason in _TRANSIENT)
+        self.missing = _MISSING in message
+        super().__init__(_short(message))
+
+
+class Driver(Protocol):
+    """One way to run nft commands; called in the right namespace."""
+
+    def execute(self, text: str, output: Output) -> str:
+        """Run commands as one batch and return what they print.
+
+        :raises NftError: nothing was changed
+        """
+        ...
+
+
+class Library:
+    """libnftables through ctypes. The context is kept: it costs more to make than an element costs to add."""
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL(LIBRARY)
+        library.nft_ctx_new.restype = ctypes.c_void_p
+        library.nft_ctx_new.argtypes = [ctypes.c_uint32]
+        for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error"):
+            getattr(library, name).argtypes = [ctypes.c_void_p]
+        for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
+            getattr(library, name).restype = ctypes.c_char_p
+            getattr(library, name).argtypes = [ctypes.c_void_p]
+        library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+        library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        library.nft_ctx_free.argtypes = [ctypes.c_void_p]
+        self._library: Final = library
+        self._context: int | None = None
+
+    def execute(self, text: str, output: Output) -> str:
+        """See `Driver`."""
+        library = self._library
+        if self._context is None:
+            self._context = library.nft_ctx_new(0)
+            if not self._context:
+                raise NftError("libnftables gives no context: Cannot allocate memory")
+            library.nft_ctx_buffer_output(self._context)
+            library.nft_ctx_buffer_error(self._context)
+        library.nft_ctx_output_set_flags(self._context, int(output))
+        failed = library.nft_run_cmd_from_buffer(self._context, text.encode())
+        printed: bytes = library.nft_ctx_get_output_buffer(self._context)
+        complaint: bytes = library.nft_ctx_get_error_buffer(self._context)
+        if failed:
+            raise NftError(complaint.decode(errors="replace"))
+        return printed.decode(errors="replace")
+
+    def __del__(self) -> None:
+        if getattr(self, "_context", None):
+            self._library.nft_ctx_free(self._context)
+
+
+class Program:
+    """The ``nft`` program, fed through its standard input."""
+
+    def __init__(self, path: str) -> None:
+        self._path: Final = path
+
+    def execute(self, text: str, output: Output) -> str:
+        """See `Driver`."""
+        flags = [
+            flag
+            for wanted, flag in (
+                (Output.STATELESS, "--stateless"),
+                (Output.NUMERIC, "--numeric"),
+                (Output.TERSE, "--terse"),
+            )
+            if output & wanted
+        ]
+        done = subprocess.run([self._path, *flags, "-f", "-"], input=text, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NftError(done.stderr)
+        return done.stdout
+
+
+class Kernel:
+    """nf_tables of one network namespace."""
+
+    def __init__(self, netns: str | None = None, driver: Driver | None = None) -> None:
+        self._netns: Final = netns
+        self._driver: Driver | None = driver
+
+    def run(self, text: str) -> None:
+        """Run commands as one atomic batch.
+
+        :raises NftError: nothing was changed
+        """
+        self._execute(text, Output(0))
+
+    def list_table(self, table: str, output: Output) -> str | None:
+        """Return the listing of ``inet <table>``, None if there is none.
+
+        :raises NftError: it cannot be read
+        """
+        try:
+            return self._execute(f"list table inet {table}\n", output)
+        except NftError as error:
+            if error.missing:
+                return None
+            raise
+
+    def missing(self) -> tuple[str, ...]:
+        """Say what keeps us from working here, each with the remedy; changes nothing."""
+        try:
+            self._execute("list tables inet\n", Output(0))
+        except FileNotFoundError as error:
+            return (f"{error.filename} does not exist: create the network namespace or correct the option netns",)
+        except DriverMissing as error:
+            return (str(error),)
+        except PermissionError:
+            return ("entering the network namespace takes CAP_SYS_ADMIN: run as root or leave out the option netns",)
+        except NftError as error:
+            if "Operation not permitted" in str(error):
+                return ("reading and writing nftables takes CAP_NET_ADMIN: grant it, or run as root",)
+            return (f"this kernel does not do nftables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET; modprobe nf_tables): {error}",)
+        return ()
+
+    def details(self) -> tuple[tuple[str, str], ...]:
+        """Facts for people: how nft is reached, and the kernel's version."""
+        try:
+            way = "libnftables" if isinstance(self._open(), Library) else "nft program"
+        except DriverMissing:
+            way = "none"
+        return (("nft", way), ("kernel", platform.release()))
+
+    def _open(self) -> Driver:
+        if self._driver is None:
+            self._driver = open_driver()
+        return self._driver
+
+    def _execute(self, text: str, output: Output) -> str:
+        driver = self._open()
+        if self._netns is None:
+            return driver.execute(text, output)
+        return in_namespace(self._netns, lambda: driver.execute(text, output))
+
+
+class DriverMissing(Exception):
+    """There is neither libnftables nor nft; the text is the remedy."""
+
+
+def open_driver() -> Driver:
+    """Return the best way to nft on this machine.
+
+    :raises DriverMissing: there is none
+    """
+    try:
+        return Library()
+    except OSError:
+        path = shutil.which("nft")
+        if path is None:
+            raise DriverMissing(f"neither {LIBRARY} nor nft is here: apt install libnftables1, or apt install nftables") from None
+        return Program(path)
+
+
+def in_namespace(path: str, call: Callable[[], str]) -> str:
+    """Run ``call`` in the network namespace at ``path``, in a thread that ends with it; its exceptions are raised here.
+
+    :raises OSError: the namespace cannot be entered
+    """
+    results: list[str] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if _LIBC.setns(descriptor, _CLONE_NEWNET):
+                    code = ctypes.get_errno()
+                    raise OSError(code, os.strerror(code), path)
+            finally:
+                os.close(descriptor)
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001 (handed to the caller's thread, all of them)
+            failures.append(error)
+
+    thread = threading.Thread(target=work, name="polyplane-nftables")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def _short(message: str) -> str:
+    lines = [line[:_MESSAGE_WIDTH] for line in message.strip().splitlines()[:4]]
+    return " | ".join(line.strip() for line in lines) or "nft failed without a message"

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from nft_namespace import Namespace
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing with them")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare a text with the golden file of that name."""
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN / f"{name}.nft"
+        if request.config.getoption("--update-golden", default=False):
+            path.write_text(text)
+        assert path.exists(), f"run pytest {Path(__file__).parent} --update-golden to write {path.name}"
+        assert text == path.read_text()
+
+    return compare
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """An empty network namespace; gone afterwards, also after a failure."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make a network namespace")
+    name = f"pp-nft-{uuid.uuid4().hex[:8]}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        yield Namespace(name)
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
