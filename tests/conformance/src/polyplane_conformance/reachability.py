@@ -120,18 +120,38 @@ class Reachability:
 def render(after: Reachability, *, before: Reachability | None = None, expected: Mapping[Cell, bool] | None = None) -> RenderableType:
     """Return tables for the terminal, one for each kind of traffic; layers that are alike share one.
 
+    Rows and columns without a cell are left out of a layer.
     With ``before``, a changed cell shows both signs. With ``expected``, a cell that differs is shown in reverse.
     """
     wrong = {difference.cell for difference in after.differences(expected)} if expected is not None else set()
-    layers: dict[tuple[tuple[str, str], ...], tuple[list[Traffic], list[list[Text]]]] = {}
+    layers: dict[tuple[object, ...], tuple[list[Traffic], _Layer]] = {}
     for traffic in after.traffic:
-        rows = [
-            [_text(Cell(source, destination, traffic), after, before, wrong) for destination in after.destinations]
-            for source in after.sources
-        ]
-        key = tuple((text.plain, str(text.style)) for row in rows for text in row)
-        layers.setdefault(key, ([], rows))[0].append(traffic)
-    return Group(*(_table(after, kinds, rows) for kinds, rows in layers.values()))
+        present = [cell for cell in after.cells if cell.traffic == traffic]
+        sources, destinations = {cell.source for cell in present}, {cell.destination for cell in present}
+        columns = [name for name in after.destinations if name in destinations]
+        layer = _Layer(
+            columns=columns,
+            rows={
+                source: [_text(Cell(source, name, traffic), after, before, wrong) for name in columns]
+                for source in after.sources
+                if source in sources
+            },
+        )
+        layers.setdefault(layer.key, ([], layer))[0].append(traffic)
+    return Group(*(part for kinds, layer in layers.values() for part in (_table(kinds, layer), "")))
+
+
+class _Layer(NamedTuple):
+    """What one kind of traffic looks like: destinations, and for each source its cells."""
+
+    columns: list[str]
+    rows: dict[str, list[Text]]
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for layers that look alike."""
+        cells = ((source, *((text.plain, str(text.style)) for text in row)) for source, row in self.rows.items())
+        return tuple(self.columns), *cells
 
 
 def _text(cell: Cell, after: Reachability, before: Reachability | None, wrong: Iterable[Cell]) -> Text:
@@ -145,13 +165,12 @@ def _text(cell: Cell, after: Reachability, before: Reachability | None, wrong: I
     return Text(sign, style=f"reverse {style}" if cell in wrong else style)
 
 
-def _table(matrix: Reachability, kinds: list[Traffic], rows: list[list[Text]]) -> Table:
-    title = ", ".join(_titles(kinds))
-    table = Table(title=title, title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
+def _table(kinds: list[Traffic], layer: _Layer) -> Table:
+    table = Table(title=", ".join(_titles(kinds)), title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
     table.add_column("from \\ to", style="bold", no_wrap=True)
-    for destination in matrix.destinations:
+    for destination in layer.columns:
         table.add_column(destination, justify="center", no_wrap=True)
-    for source, row in zip(matrix.sources, rows, strict=True):
+    for source, row in layer.rows.items():
         table.add_row(source, *row)
     return table
 

@@ -273,18 +273,20 @@ class Sandbox:
     def order(self, probe: Probe) -> Order:
         """Translate a probe's names into places and addresses, and choose its twin.
 
-        The twin of a probe is the node under test asking the same: policy never concerns a node's traffic to its own pods,
-        and other nodes and hosts are none of our endpoints. The node's own probes have the server asking itself.
+        The twin of a probe to a pod is the pod's own node asking the same: policy never concerns that. A pod's own node has the
+        server asking itself. Nodes and hosts are no endpoints; they are asked by the node under test.
         """
-        traffic, node = probe.traffic, self.topology.node.name
+        traffic = probe.traffic
         own = self.topology.address_of(probe.destination, traffic.family)
         address = probe.address or own
         if address is None or own is None or not self.topology.address_of(probe.source, traffic.family):
             raise SandboxError(f"{probe}: source and destination do not both have an IPv{traffic.family} address")
+        destination = self.topology.find(probe.destination)
+        twin = (self.topology.node_of(destination) if isinstance(destination, PodSpec) else self.topology.node).name
         place, port = self._place(probe.source), traffic.port
-        if place != node:
-            return Order(place, address, traffic.protocol, port, probe.source_port, node, address, port)
-        served = [served.number for served in self.topology.find(probe.destination).ports if served.protocol == traffic.protocol]
+        if place != twin:
+            return Order(place, address, traffic.protocol, port, probe.source_port, twin, address, port)
+        served = [served.number for served in destination.ports if served.protocol == traffic.protocol]
         twin_port = port if port in served or not served else served[0]
         return Order(place, address, traffic.protocol, port, probe.source_port, self._place(probe.destination), own, twin_port)
 
