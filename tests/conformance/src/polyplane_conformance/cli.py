@@ -1,0 +1,202 @@
+"""``polyplane-conformance``: list the scenarios, run them, explain one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Final
+
+import pytest
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from polyplane.errors import PolyplaneError
+from polyplane.plugins import load_backend
+from polyplane_conformance.expectation import Service, print_table
+from polyplane_conformance.model import explain_cell
+from polyplane_conformance.plugin import REPORT
+from polyplane_conformance.report import STYLES, Report
+from polyplane_conformance.scenario import Scenario, load_scenarios
+
+app: Final = typer.Typer(help="Check that a backend enforces what the policy APIs say.", no_args_is_help=True, add_completion=True)
+_out: Final = Console()
+_err: Final = Console(stderr=True)
+
+
+class Tier(StrEnum):
+    """Where to check: in the model, in rendered text, with packets."""
+
+    MODEL = "model"
+    RENDER = "render"
+    NETNS = "netns"
+
+
+class Output(StrEnum):
+    """For people or for scripts."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class _Progress:
+    """Shows the run as it goes and keeps its report; a pytest plugin."""
+
+    def __init__(self) -> None:
+        self.report = Report()
+        #: Modules that could not even be collected, with the reason.
+        self.broken: list[str] = []
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=_err, transient=True)
+        self._task: TaskID | None = None
+        self._shown = 0
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.broken.append(report.longreprtext)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.report = session.config.stash[REPORT]
+        self._progress.start()
+        self._task = self._progress.add_task("collected", total=len(session.items))
+
+    def pytest_runtest_logfinish(self) -> None:
+        for entry in self.report.entries[self._shown :]:
+            if entry.status == "failed":
+                self._progress.console.print(f"[{STYLES['failed']}]failed[/] {entry.tier} {entry.backend} {entry.name}")
+        self._shown = len(self.report.entries)
+        if self._task is not None:
+            latest = self.report.entries[-1].name if self.report.entries else ""
+            self._progress.update(self._task, advance=1, description=escape(f"{latest:<48.48}"))
+
+    def pytest_sessionfinish(self) -> None:
+        self._progress.stop()
+
+
+@app.command("list")
+def list_scenarios(
+    pattern: Annotated[str, typer.Argument(help="Only names that fit.")] = "*",
+    output: Annotated[Output, typer.Option(help="For people or for scripts.")] = Output.TABLE,
+) -> None:
+    """List the scenarios."""
+    chosen = [scenario for scenario in load_scenarios() if fnmatchcase(scenario.name, pattern)]
+    if output is Output.JSON:
+        fields = [{"name": s.name, "description": s.description, "tiers": sorted(s.tiers), "features": sorted(s.features)} for s in chosen]
+        print(json.dumps(fields, indent=2))  # noqa: T201 - for scripts, and rich would wrap it
+        return
+    table = Table(show_edge=False, pad_edge=False)
+    for column in ("scenario", "tiers", "description"):
+        table.add_column(column, overflow="fold")
+    for scenario in chosen:
+        table.add_row(scenario.name, " ".join(sorted(scenario.tiers)), scenario.description)
+    _out.print(table)
+    _out.print(f"{len(chosen)} scenarios, {sum(len(scenario.steps) for scenario in chosen)} steps", highlight=False)
+
+
+@app.command()
+def run(
+    *,
+    backend: Annotated[str, typer.Option(help="The backend on trial.", envvar="BACKEND")] = "memory",
+    option: Annotated[list[str] | None, typer.Option(help="An option for the backend, key=value; may be repeated.")] = None,
+    tier: Annotated[list[Tier] | None, typer.Option(help="Only this tier; may be repeated. Default: all that can run here.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Also run the foreign cases below this directory.")] = None,
+    scenario: Annotated[str | None, typer.Option(help="Only scenarios and behaviours whose name fits this pattern.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report: JSON if the name ends so, otherwise YAML.")] = None,
+    golden: Annotated[Path | None, typer.Option(help="The backend's golden files, if not in its tests/golden.")] = None,
+    gaps: Annotated[Path | None, typer.Option(help="The backend's gaps, if not in its conformance.toml.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show how both sides of each disagreement came about.")] = False,
+) -> None:
+    """Run the suite; the exit status is 0 only if something was checked and nothing disagrees."""
+    if corpus is not None and not corpus.is_dir():
+        _err.print(f"{corpus} is not there, so no foreign cases are run", style="yellow", highlight=False)
+        corpus = None
+    try:
+        load_backend(backend, dict(text.partition("=")[::2] for text in option or []))
+    except PolyplaneError as error:
+        _err.print(str(error), style="bold red", highlight=False)
+        raise typer.Exit(2) from error
+    arguments = [
+        *("--pyargs", "polyplane_conformance.suite", "-c", os.devnull, "--import-mode=importlib"),
+        *("-p", "no:cacheprovider", "-p", "no:terminal", "-p", "no:hypothesispytest"),
+        *("--polyplane-backend", backend),
+    ]
+    for name, value in (("scenario", scenario), ("corpus", corpus), ("report", report), ("golden", golden), ("gaps", gaps)):
+        if value is not None:
+            arguments += [f"--polyplane-{name}", str(value.resolve() if isinstance(value, Path) else value)]
+    arguments += [part for text in option or [] for part in ("--polyplane-option", text)]
+    arguments += [part for one in tier or [] for part in ("--polyplane-tier", one.value)]
+    progress = _Progress()
+    with tempfile.TemporaryDirectory() as nowhere, contextlib.redirect_stdout(sys.stderr):
+        code = pytest.main([*arguments, "--rootdir", nowhere], plugins=[progress])
+    _show(progress.report, progress.broken, explain=explain)
+    raise typer.Exit(1 if progress.broken or code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) else progress.report.exit_code)
+
+
+def _show(report: Report, broken: list[str], *, explain: bool) -> None:
+    _out.print(report.table())
+    for problem in broken:
+        _out.print(problem, markup=False, highlight=False)
+    for entry in (entry for entry in report.entries if entry.status == "failed"):
+        _out.print(f"\n[bold red]{entry.tier} {entry.backend} {entry.name}[/]", highlight=False)
+        lines = [line for line in entry.detail.splitlines() if explain or not line.startswith("    ")]
+        _out.print("\n".join(lines if explain else lines[:12]), markup=False, highlight=False)
+    reasons = {(entry.name, entry.detail) for entry in report.entries if entry.status in ("skipped", "gap") and entry.detail}
+    for reason in sorted({reason for _, reason in reasons}):
+        names = sorted(name for name, other in reasons if other == reason)
+        _out.print(
+            f"skipped: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}: {reason.removeprefix('Skipped: ')}",
+            markup=False,
+            highlight=False,
+        )
+    _out.print(report.summary, style=STYLES["failed"] if report.exit_code else STYLES["passed"], highlight=False)
+
+
+@app.command()
+def explain(
+    scenario: Annotated[str, typer.Argument(help="Name of a scenario, as list shows it.")],
+    *,
+    source: Annotated[str | None, typer.Option("--from", help="Who connects; with --to and --ask, explain this connection.")] = None,
+    destination: Annotated[str | None, typer.Option("--to", help="To whom.")] = None,
+    ask: Annotated[str, typer.Option(help="What: TCP/80, UDP/80, SCTP/80 or ICMP.")] = "TCP/80",
+    family: Annotated[int, typer.Option(min=4, max=6, help="IP version.")] = 4,
+    step: Annotated[int | None, typer.Option(min=1, help="After which step; default: the last.")] = None,
+) -> None:
+    """Show what a scenario expects, or how oracle and program decide about one connection of it."""
+    found = next((one for one in load_scenarios() if one.name == scenario), None)
+    if found is None:
+        _err.print(f"no scenario is named {scenario}; see polyplane-conformance list", style="bold red", highlight=False)
+        raise typer.Exit(2)
+    if source is None or destination is None:
+        _describe(found)
+        return
+    try:
+        lines = explain_cell(found, (source, destination), Service.parse(ask), family, step=step or len(found.steps))
+    except (ValueError, KeyError) as error:
+        _err.print(f"{error}; see polyplane-conformance explain {scenario}", style="bold red", highlight=False)
+        raise typer.Exit(2) from error
+    _out.print("\n".join(lines), markup=False, highlight=False)
+
+
+def _describe(scenario: Scenario) -> None:
+    _out.print(f"[bold]{scenario.name}[/]\n{scenario.description}", highlight=False)
+    for number, step in enumerate(scenario.steps, 1):
+        _out.print(f"\nstep {number}", style="bold", highlight=False)
+        for action in step.actions:
+            _out.print(f"  {action}", markup=False, highlight=False)
+        for expectation in step.expectations:
+            families = "+".join(f"IPv{family}" for family in expectation.families)
+            _out.print(f"\n{', '.join(map(str, expectation.services))} over {families}", highlight=False)
+            _out.print(print_table(expectation.cells), markup=False, highlight=False)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
