@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from ir_strategies import programs
 
 from polyplane.errors import ApplyError, ConfigError
@@ -43,6 +43,7 @@ def tcp(source: str, port: int) -> Packet:
     return Packet(source=Cidr.parse(source), destination=Cidr.parse("10.1.0.4"), protocol=6, port=port)
 
 
+@settings(max_examples=60)
 @given(programs(max_endpoints=2), programs(max_endpoints=2))
 def test_any_way_between_programs_is_safe_and_counted(first: Program, second: Program) -> None:
     backend, dataplane = memory()

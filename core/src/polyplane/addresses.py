@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from polyplane.errors import PolyplaneError
 from polyplane.ir.cidr import Cidr
 
@@ -19,6 +16,10 @@ def local_addresses() -> frozenset[Cidr]:
 
     :raises PolyplaneError: when netlink cannot be asked
     """
+    # Imported here because it takes more than half a second, which only a starting agent should have to wait.
+    from pyroute2 import IPRoute  # noqa: PLC0415
+    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415
+
     try:
         with IPRoute() as netlink:
             messages: list[Any] = list(netlink.get_addr())

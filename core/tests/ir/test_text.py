@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_strategies import programs
 
@@ -45,6 +45,7 @@ def test_text_is_canonical_and_says_everything() -> None:
     assert print_program(parse_program(SHOP)) == SHOP
 
 
+@settings(max_examples=60)
 @given(programs())
 def test_round_trip(program: Program) -> None:
     text = print_program(program)
@@ -118,6 +119,7 @@ def test_oversized_lines_are_refused() -> None:
         parse_program("program version=1\n" + "node " + "1" * (1 << 20))
 
 
+@settings(max_examples=60)
 @given(programs(), st.data())
 def test_parser_never_raises_anything_else(program: Program, data: st.DataObject) -> None:
     text = print_program(program)
