@@ -136,6 +136,7 @@ def test_reload_takes_over_what_can_change_and_reports_the_rest(running: Agent, 
         until(lambda: any(entry["log_level"] == "error" for entry in logs))
     said = {entry["event"]: entry for entry in logs}
     assert said["these settings take effect at the next start"]["settings"] == ["node"]
+    assert running.config.node == "n1"
     assert said["configuration reloaded"]["changed"] == ["deny_action"]
     assert said["configuration is broken, the old one stays"]["error"] == "broken"
     assert len(held(kernel).endpoints) == 2

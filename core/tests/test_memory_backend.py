@@ -11,7 +11,7 @@ from ir_strategies import programs
 from polyplane.errors import ApplyError, ConfigError
 from polyplane.hookspecs import RuleCount
 from polyplane.ir.cidr import Cidr
-from polyplane.ir.delta import Delta
+from polyplane.ir.delta import Delta, Operation, RemovePolicy, RemoveSet
 from polyplane.ir.evaluate import Packet, Verdict
 from polyplane.ir.program import EMPTY, Program
 from polyplane.ir.text import parse_program
@@ -78,24 +78,31 @@ def test_drift_is_found_named_and_repaired() -> None:
     assert dataplane.audit(program) == []
 
 
-@pytest.mark.parametrize("dropped", range(4))
-def test_delta_that_names_what_is_not_there_is_refused(dropped: int) -> None:
+@pytest.mark.parametrize(
+    ("dropped", "problem"),
+    [(0, "do not lead to"), (1, "names a set that is not there"), (2, "names an ingress policy that is not there"), (3, "do not lead to")],
+)
+def test_delta_that_names_what_is_not_there_is_refused(dropped: int, problem: str) -> None:
     backend, dataplane = memory()
     delta = diff(EMPTY, parse_program(OPEN))
     operations = tuple(operation for index, operation in enumerate(delta.operations) if index != dropped)
-    with pytest.raises(ApplyError, match=r"unsafe delta|do not lead to") as caught:
+    with pytest.raises(ApplyError, match=problem) as caught:
         dataplane.apply(Delta(base=EMPTY, target=delta.target, operations=operations))
     assert not caught.value.retryable
     assert backend.program is EMPTY
 
 
-def test_removal_in_the_wrong_order_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("kind", "problem"), [(RemoveSet, "a policy still uses the set"), (RemovePolicy, "an endpoint still uses the policy")]
+)
+def test_removal_before_its_turn_is_refused(kind: type[Operation], problem: str) -> None:
     _, dataplane = memory()
     program = parse_program(OPEN)
     dataplane.apply(diff(EMPTY, program))
     delta = diff(program, EMPTY)
-    with pytest.raises(ApplyError, match="still uses"):
-        dataplane.apply(Delta(base=program, target=EMPTY, operations=delta.operations[::-1]))
+    operations = tuple(sorted(delta.operations, key=lambda operation: not isinstance(operation, kind)))
+    with pytest.raises(ApplyError, match=problem):
+        dataplane.apply(Delta(base=program, target=EMPTY, operations=operations))
 
 
 def test_packets_are_decided_and_counted() -> None:

@@ -208,11 +208,23 @@ def compile_store(
 
     :raises ConfigError: naming the nodes, when there is not just one
     """
-    compiler = Compiler(
-        node=node or only_node(store), capabilities=capabilities, options=options or Options(), node_addresses=node_addresses
-    )
+    name = node or only_node(store)
+    return compiler_for(store, name, capabilities=capabilities, options=options, node_addresses=node_addresses).program
+
+
+def compiler_for(
+    store: Store,
+    node: str,
+    *,
+    capabilities: Capabilities = ALL_FEATURES,
+    options: Options | None = None,
+    node_addresses: frozenset[Cidr] = frozenset(),
+) -> Compiler:
+    """Return a compiler that has taken in everything the store holds."""
+    compiler = Compiler(node=node, capabilities=capabilities, options=options, node_addresses=node_addresses)
     tables = (store.namespaces, store.nodes, store.pods, store.policies)
-    return compiler.update([Change(None, value) for table in tables for value in table.values()])
+    compiler.update([Change(None, value) for table in tables for value in table.values()])
+    return compiler
 
 
 def only_node(store: Store) -> str:

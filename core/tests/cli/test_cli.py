@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from manifests import BROKEN_POLICY, POD, write_shop
+from manifests import BROKEN_POLICY, POD, POLICY, write_shop
 from typer.testing import CliRunner, Result
 
 from polyplane import config
 from polyplane.cli.main import app
 from polyplane.cli.run import source_flags
 from polyplane.errors import ConfigError
+from polyplane.ir.features import Capabilities, Feature, Unsupported
 from polyplane.ir.program import Program
 from polyplane.ir.text import parse_program
 
@@ -75,6 +76,18 @@ def test_check_for_scripts(shop: Path) -> None:
     (problem,) = json.loads(result.output)["problems"]
     assert (problem["severity"], problem["object"]) == ("error", "NetworkPolicy shop/web-only")
     assert yaml.safe_load(polyplane("check", shop, "-o", "yaml").output)["problems"] == [problem]
+
+
+def test_check_tells_what_a_backend_could_not_enforce(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert polyplane("check", shop, "--backend", "memory").exit_code == 0
+    gap = Unsupported(Feature.PORT_RANGES, "it can count only to one")
+    limited = Capabilities(supported=frozenset(Feature) - {Feature.PORT_RANGES}, unsupported=(gap,))
+    monkeypatch.setattr("polyplane.testing.ALL_FEATURES", limited)
+    (shop / "policy.yaml").write_text(POLICY.replace("port: 5432", "port: 5432, endPort: 5440"))
+    result = polyplane("check", shop, "--backend", "memory")
+    assert result.exit_code == 1
+    assert "NetworkPolicy shop/web-only: memory cannot enforce it: " in result.output
+    assert "it can count only to one" in result.output
 
 
 def test_check_of_nothing_is_not_a_success(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ir_strategies import programs
 
 from polyplane.errors import TextSyntaxError
-from polyplane.ir.program import EMPTY, Program
+from polyplane.ir.program import EMPTY, PeerTerm, PolicyId, Program, SetId
 from polyplane.ir.text import parse_program, print_delta, print_program
 from polyplane.reconcile.diff import diff
 
@@ -54,6 +54,15 @@ def test_round_trip(program: Program) -> None:
     assert again.revision == program.revision
     assert text.isascii()
     assert print_program(again) == text
+
+
+def test_set_named_like_the_word_for_no_set_is_quoted() -> None:
+    text = 'program version=1\nset "none" ""\npolicy p ingress\n  rule 1 allow peer={} by A b ingress\n'
+    for peer, sets in (("none", ()), ('"none"', ("none",)), ('!"none"', ("none",))):
+        program = parse_program(text.format(peer))
+        (term,) = program.policies[PolicyId("p")].rules[0].match.peer
+        assert term == PeerTerm(tuple(map(SetId, sets)), negated=peer.startswith("!"))
+        assert f"peer={peer} " in print_program(program)
 
 
 def test_comments_blank_lines_and_indentation_do_not_matter() -> None:

@@ -262,6 +262,20 @@ def test_refused_delta_is_tried_again_after_a_long_pause() -> None:
     assert bench.loop.in_force
 
 
+def test_attempts_are_counted_anew_after_a_success() -> None:
+    bench = Bench()
+    bench.start(*SHOP)
+    for now in (10.0, 100.0):
+        bench.faults.apply.append(BUSY)
+        bench.loop.offer(policy(f"p{now}", "db"), now)
+        due = bench.loop.step(now + 0.1)
+        assert due is not None
+        assert due <= now + 0.1 + 0.5
+        bench.loop.step(due)
+        assert bench.loop.in_force
+    assert [said for said in bench.ears.heard if said.startswith("failed")] == ["failed 1", "failed 1"]
+
+
 def test_audit_finds_and_repairs_drift_on_schedule() -> None:
     bench = Bench()
     bench.start(*SHOP)
