@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import queue
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import watchfiles
 
 from polyplane.cluster.dialects.networkpolicy import NETWORK_POLICY
 from polyplane.cluster.model import InSync, SourceEvent
@@ -203,3 +205,22 @@ def test_a_directory_that_goes_before_the_start_is_told(directory: Path) -> None
     directory.rmdir()
     with pytest.raises(ConfigError, match="does not exist"):
         source.polyplane_source_start([].append)
+
+
+def test_without_inotify_changes_are_still_noticed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The limit on watches belongs to the whole machine, so running into it is the one thing that is only acted here.
+    watch = watchfiles.watch
+
+    def out_of_watches(*_: object, **__: object) -> Iterator[None]:
+        yield from ()
+        raise OSError(errno.ENOSPC, "OS file watch limit reached")
+
+    monkeypatch.setattr(watchfiles, "watch", out_of_watches)
+    monkeypatch.setattr("polyplane.cluster.sources.manifests._POLL", 0.05)
+    follower = Follower(directory)
+    follower.until(lambda: any("raise fs.inotify.max_user_watches" in problem for problem in follower.problems))
+    (directory / "web.yaml").write_text(policy("web"))
+    follower.until(lambda: "web" in follower.policies)
+    monkeypatch.setattr(watchfiles, "watch", watch)
+    follower.until(lambda: not follower.problems)
+    follower.source.polyplane_source_stop()

@@ -31,6 +31,8 @@ _PATIENCE: Final = 10
 _TICK: Final = 0.25
 #: Seconds between looks that nothing asked for.
 _LOOK_ANYWAY: Final = 10.0
+#: Seconds between looks while the directory cannot be watched.
+_POLL: Final = 1.0
 
 Emit = Callable[[SourceEvent], None]
 
@@ -139,7 +141,7 @@ class _Watch:
         self._stopping = stopping
         #: The last look left something open: look again at the next tick.
         self.again = False
-        #: Why the directory cannot be watched, while it cannot; it is looked at every second instead.
+        #: Why the directory cannot be watched, while it cannot; it is looked at every `_POLL` seconds instead.
         self.problem: str | None = None
 
     def signals(self) -> Generator[None, None, None]:
@@ -158,7 +160,7 @@ class _Watch:
                 if self._identity() == identity:
                     self.problem = f"cannot be watched ({error}), so changes are noticed late; raise fs.inotify.max_user_watches"
                     yield
-                    self._stopping.wait(1.0)
+                    self._stopping.wait(_POLL)
 
     def _identity(self) -> tuple[int, int] | None:
         """Which directory the path leads to now; None when to none."""
