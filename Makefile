@@ -24,7 +24,7 @@ type: setup ## Types, strictly
 	@$(BIN)/mypy $(SOURCES)
 
 layers: setup ## Who may import whom
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 test: lint type layers ## Everything: lint, type, layers, then all tests of all tiers on all backends
 	@$(BIN)/pytest

@@ -15,7 +15,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import typer.main
 
@@ -139,8 +139,17 @@ def argument_usage(parameter: Any) -> str:
     return name if parameter.required else f"[{name}]"
 
 
+def choices_of(annotation: Any) -> str:
+    """Return the members of the enumeration in an annotation (``Established | None``), empty if there is none."""
+    enums = [part for part in (annotation, *get_args(annotation)) if isinstance(part, type) and issubclass(part, Enum)]
+    return ", ".join(f"`{member.value}`" for kind in enums for member in kind)
+
+
 def option_rows(command: Any) -> Iterator[str]:
     """Yield a table of the options and arguments of a command; nothing when it has none."""
+    hints = next(
+        (get_type_hints(info.callback) for info in app.registered_commands if info.callback and info.callback.__name__ == command.name), {}
+    )
     shown = [parameter for parameter in command.params if parameter.name not in ("help", "install_completion", "show_completion")]
     if not shown:
         return
@@ -149,9 +158,11 @@ def option_rows(command: Any) -> Iterator[str]:
         names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
         if parameter.param_type_name == "argument":
             names = f"`{argument_usage(parameter)}`"
-        default = parameter.default
-        written = "" if default in (None, False, (), []) or callable(default) or repr(default).startswith("<") else f"`{default}`"
+        default = getattr(parameter.default, "value", parameter.default)
+        written = "" if default in (None, False, (), []) or callable(default) else f"`{default}`"
         meaning = " ".join((getattr(parameter, "help", None) or "").split()).replace("``", "`").replace("|", "\\|")
+        if choices := choices_of(hints.get(parameter.name)):
+            meaning += f" One of {choices}."
         yield f"| {names} | {written} | {meaning} |"
 
 
@@ -177,8 +188,8 @@ def configuration_page() -> str:
 
 def type_name(annotation: Any) -> str:
     """Return what people call the type: its choices if it is an enumeration."""
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return ", ".join(f"`{member.value}`" for member in annotation)
+    if choices := choices_of(annotation):
+        return choices
     names = {str: "text", int: "number", float: "number", bool: "true or false", type(None): ""}
     if annotation in names:
         return names[annotation]

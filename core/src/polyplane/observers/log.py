@@ -41,7 +41,7 @@ class LogObserver:
             policies=len(target.policies),
             sets=len(target.sets),
             milliseconds=round(seconds * 1000, 1),
-            **result.detail,
+            native=dict(result.detail),  # as one value: a backend names what it counts as it likes
         )
 
     @hookimpl
