@@ -40,6 +40,7 @@ def test_a_stream_flows_is_cut_and_resumes(sandbox: Sandbox, kind: str, family: 
             assert not stream.flowing(0.2)
         assert stream.flowing()
         assert not stream.silent(0.3, timeout=0.6)
+        assert (stream.state().sent <= 5) is pushed
 
 
 def test_a_reset_stream_says_so(sandbox: Sandbox) -> None:

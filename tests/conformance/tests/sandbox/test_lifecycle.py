@@ -119,8 +119,9 @@ def test_pods_have_one_family_or_both_and_any_address() -> None:
         reached = {(cell.source, cell.destination) for cell in matrix.cells if cell.traffic.family == 6}
         assert reached == {(f"x/{a}", f"x/{b}") for a in ("six", "both", "host") for b in ("six", "both", "host")}
         assert {result.answered_by for cell, result in matrix.cells.items() if cell.destination == "x/host"} == {"x/host"}
-        second = Probe(source="x/four", destination="x/two", traffic=TCP80, address="192.168.200.12")
-        assert sandbox.probe([second])[0].answered_by == "x/two"
+        kinds = [Traffic.parse(kind) for kind in ("tcp/80", "udp/80", "sctp/80")]
+        second = [Probe(source="x/four", destination="x/two", traffic=kind, address="192.168.200.12") for kind in kinds]
+        assert [result.answered_by for result in sandbox.probe(second)] == ["x/two"] * 3
 
 
 def test_other_protocols_by_number() -> None:

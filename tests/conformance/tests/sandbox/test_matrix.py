@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -149,6 +152,26 @@ def test_a_lossy_path_is_not_denied(sandbox: Sandbox) -> None:
     (result,) = sandbox.probe([Probe(source="x/a", destination="y/a", traffic=TCP80[0])])
     assert result.outcome is Outcome.ALLOWED
     assert result.packets > 1
+
+
+def test_a_starved_prober_denies_nothing(sandbox: Sandbox) -> None:
+    prober = sandbox._prober.pid
+    expected = {Probe(source="x/a", destination="y/a", traffic=Traffic.parse(kind)): True for kind in ("tcp/80", "udp/80", "sctp/80")}
+    with sandbox.barrage(expected, 100) as barrage, ThreadPoolExecutor(1) as thread:
+        matrix = thread.submit(sandbox.matrix)
+        for pause in (0.2, 0.2, 1.0):  # the last is longer than a barrage waits for an answer
+            time.sleep(0.04)
+            os.kill(prober, signal.SIGSTOP)
+            time.sleep(pause)
+            os.kill(prober, signal.SIGCONT)
+        assert str(matrix.result()) == "1134 allowed"
+    assert barrage.stop().clean
+
+
+def test_conntrack_finds_no_fault_with_the_packets(sandbox: Sandbox) -> None:
+    sandbox.run("node-1", ["nft", "insert", "rule", "inet", "guard", "forward", "ct", "state", "invalid", "drop"])
+    matrix = sandbox.matrix()
+    assert set(matrix.cells) == matrix.allowed
 
 
 def test_source_ports_can_be_chosen(sandbox: Sandbox) -> None:
