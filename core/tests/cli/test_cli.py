@@ -226,7 +226,7 @@ def test_teardown_asks_first(shop: Path, tmp_path: Path) -> None:
     assert kernel.exists()
     removed = polyplane("teardown", *option, "--yes")
     assert (removed.exit_code, kernel.exists()) == (0, False)
-    assert removed.output.endswith("objects removed\n")
+    assert removed.output.startswith("memory: everything of ours is removed (")
     assert polyplane("teardown", *option, "--yes").output == "memory: nothing of ours was there\n"
 
 

@@ -1,14 +1,75 @@
+"""The log observer says everything once, and not too much of it."""
+
 from __future__ import annotations
 
+import io
+import json
+import sys
+
+import pytest
 from structlog.testing import capture_logs
 
-from polyplane.hookspecs import Applied
-from polyplane.ir.program import EMPTY
-from polyplane.observers.log import LogObserver
+from polyplane import logs
+from polyplane.config import LogFormat, LogLevel
+from polyplane.errors import ApplyError, ConfigError
+from polyplane.hookspecs import Applied, Drift
+from polyplane.ir.program import EMPTY, Program
+from polyplane.observers.log import MAX_DRIFTS, MAX_SIDE, LogObserver
+from polyplane.plugins import Observers
 from polyplane.reconcile.diff import diff
 
+DELTA = diff(EMPTY, Program(revision=7))
 
-def test_a_backend_may_count_what_the_observer_counts_too() -> None:
-    with capture_logs() as logs:
-        LogObserver({}).polyplane_applied(diff(EMPTY, EMPTY), Applied(operations=3, detail={"sets": 2, "revision": 1}), 0.25)
-    assert [(entry["sets"], entry["native"], entry["milliseconds"]) for entry in logs] == [(0, {"sets": 2, "revision": 1}, 250.0)]
+
+def test_applied_with_details_named_as_they_like() -> None:
+    """A backend may count what the line counts already."""
+    observers = Observers([("log", LogObserver({}))])
+    with capture_logs() as entries:
+        observers.applied(DELTA, Applied(operations=3, detail={"sets": 2, "event": 1}), 0.0123)
+    (entry,) = entries
+    assert (entry["event"], entry["log_level"], entry["revision"], entry["operations"]) == ("applied", "info", 7, 3)
+    assert (entry["sets"], entry["native"], entry["milliseconds"]) == (0, {"sets": 2, "event": 1}, 12.3)
+
+
+def test_failed_and_drifted() -> None:
+    observers = Observers([("log", LogObserver({}))])
+    with capture_logs() as entries:
+        observers.failed(DELTA, ApplyError("busy", backend="memory", retryable=True), 2)
+        observers.drifted([Drift(subject="set x", expected="a" * 1000, found="nothing")] * (MAX_DRIFTS + 5))
+    assert (entries[0]["log_level"], entries[0]["error"], entries[0]["attempt"]) == ("error", "memory: busy", 2)
+    assert len(entries) == 1 + MAX_DRIFTS + 1
+    assert entries[1]["log_level"] == "warning"
+    assert len(entries[1]["expected"]) == MAX_SIDE + 1
+    assert entries[-1]["count"] == 5
+
+
+def test_it_has_no_options() -> None:
+    with pytest.raises(ConfigError, match=r"observer\.log: unknown option 'level'"):
+        LogObserver({"level": "debug"})
+
+
+def test_level_and_format(capsys: pytest.CaptureFixture[str]) -> None:
+    observers = Observers([("log", LogObserver({}))])
+    logs.configure(LogLevel.ERROR, LogFormat.JSON)
+    observers.applied(DELTA, Applied(operations=1), 0.1)
+    assert capsys.readouterr().err == ""
+    logs.configure(LogLevel.INFO, LogFormat.JSON)
+    observers.applied(DELTA, Applied(operations=1), 0.1)
+    assert json.loads(capsys.readouterr().err)["event"] == "applied"
+    logs.configure(LogLevel.INFO, LogFormat.TEXT)
+    observers.applied(DELTA, Applied(operations=1), 0.1)
+    assert "level=info event=applied revision=7 operations=1" in capsys.readouterr().err
+
+
+def test_closed_log_does_not_end_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pipe(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    logs.configure(LogLevel.INFO, LogFormat.TEXT)
+    for broken in (Pipe(), io.StringIO()):
+        if not isinstance(broken, Pipe):
+            broken.close()
+        monkeypatch.setattr(sys, "stderr", broken)
+        monkeypatch.setattr(broken, "isatty", lambda: False)
+        LogObserver({}).polyplane_applied(DELTA, Applied(operations=1), 0.1)

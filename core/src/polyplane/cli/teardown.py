@@ -30,10 +30,9 @@ def teardown(
         raise ConfigError("nothing was removed")
     result = dataplane.teardown()
     if output is Output.TEXT:
-        typer.echo(
-            f"{settings.backend}: {result.operations} objects removed"
-            if result.operations
-            else f"{settings.backend}: nothing of ours was there"
+        done = (
+            f"everything of ours is removed ({result.operations} native operations)" if result.operations else "nothing of ours was there"
         )
+        typer.echo(f"{settings.backend}: {done}")
     else:
         print_data({"backend": settings.backend, "operations": result.operations}, output)
