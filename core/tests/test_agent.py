@@ -12,7 +12,8 @@ from manifests import BROKEN_POLICY, POD, write_shop
 from structlog.testing import capture_logs
 
 from polyplane.addresses import local_addresses
-from polyplane.agent import Agent, compile_directory
+from polyplane.agent import MAX_TAKEN, Agent, compile_directory
+from polyplane.cluster.model import SourceProblem
 from polyplane.config import Config
 from polyplane.errors import ApplyError, BackendUnavailable, ConfigError, PluginNotFound
 from polyplane.hookspecs import Applied, hookimpl
@@ -107,6 +108,32 @@ def test_once_fails_with_what_went_wrong(shop: Path, kernel: Path) -> None:
 
     with pytest.raises(ApplyError, match="memory: refused"):
         Agent(settings(shop, kernel), wrappers=[Refuse()]).run(once=True)
+
+
+def test_once_waits_for_a_busy_kernel_but_not_for_ever(shop: Path, kernel: Path) -> None:
+    class Busy:
+        def __init__(self, times: int) -> None:
+            self.times = times
+
+        @hookimpl(wrapper=True)
+        def polyplane_apply(self) -> Generator[None, Applied, Applied]:
+            if self.times:
+                self.times -= 1
+                raise ApplyError("busy", backend="memory", retryable=True)
+            return (yield)
+
+    Agent(settings(shop, kernel, retry_max=0.01), wrappers=[Busy(2)]).run(once=True)
+    assert len(held(kernel).endpoints) == 2
+    with pytest.raises(ApplyError, match="busy"):
+        Agent(settings(shop, kernel, retry_max=0.01), wrappers=[Busy(99)]).run(once=True)
+
+
+def test_source_that_never_pauses_does_not_starve_the_loop(shop: Path, kernel: Path) -> None:
+    agent = Agent(settings(shop, kernel))
+    for index in range(3 * MAX_TAKEN):
+        agent._queue.put(SourceProblem(where=str(index), problem=None))
+    agent._wait(None)
+    assert agent._queue.qsize() >= MAX_TAKEN
 
 
 def test_backend_that_cannot_run_here_keeps_the_agent_from_starting(shop: Path, kernel: Path) -> None:

@@ -19,6 +19,7 @@ from polyplane.errors import (
     PluginContractError,
     PluginLoadError,
     PluginNotFound,
+    PolyplaneError,
 )
 from polyplane.hookspecs import BACKENDS, DIALECTS, OBSERVERS, SOURCES, Applied, Drift, hookimpl
 from polyplane.ir.delta import Delta
@@ -277,6 +278,21 @@ def test_source_is_started_and_stopped() -> None:
     assert not plugin.running
     with pytest.raises(PluginContractError):
         Source("here", object())
+
+
+def test_source_that_fails_says_so_and_hides_nothing() -> None:
+    class Broken:
+        @hookimpl
+        def polyplane_source_start(self) -> bool:
+            raise OSError("no network")
+
+        @hookimpl
+        def polyplane_source_stop(self) -> bool:
+            raise OSError("still no network")
+
+    source = Source("broken", Broken())
+    with pytest.raises(PolyplaneError, match="source broken does not start: OSError: no network"), source:
+        source.start(lambda _: None)
 
 
 DIALECT = """

@@ -35,6 +35,9 @@ from polyplane.reconcile.loop import Loop, Timing
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.agent")
 
+#: Items taken from the queue between two steps of the loop, at most.
+MAX_TAKEN: Final = 1000
+
 
 class _Control(Enum):
     """What signals put on the queue, between the events."""
@@ -109,17 +112,21 @@ class Agent:
         _log.info("stopped, the rules stay in force")
 
     def _done(self) -> bool:
-        if self.loop.last_error is not None:
+        if self.loop.last_error is not None and self.loop.hopeless:
             raise self.loop.last_error
         return self.loop.in_force
 
     def _wait(self, until: float | None) -> None:
-        """Take in what the queue has; wait for it if it has nothing."""
+        """Take in what the queue has, and wait for it if it has nothing.
+
+        Bounded, or a source that never pauses would keep the loop from its work.
+        """
         try:
-            item = self._queue.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
-            while not self._stopping:
-                self._take(item)
-                item = self._queue.get_nowait()
+            self._take(self._queue.get(timeout=None if until is None else max(0.0, until - time.monotonic())))
+            for _ in range(MAX_TAKEN):
+                if self._stopping:
+                    break
+                self._take(self._queue.get_nowait())
         except queue.Empty:
             return
 

@@ -319,12 +319,23 @@ class Source:
         _require_hooks(self._manager, name, _specified(SourceHooks))
 
     def start(self, emit: Callable[[SourceEvent], None]) -> None:
-        """Begin to receive events through ``emit``, which is called from other threads."""
-        self._manager.hook.polyplane_source_start(emit=emit)
+        """Begin to receive events through ``emit``, which is called from other threads.
+
+        :raises PolyplaneError: when the source cannot start
+        """
+        try:
+            self._manager.hook.polyplane_source_start(emit=emit)
+        except PolyplaneError:
+            raise
+        except Exception as error:
+            raise PolyplaneError(f"source {self.name} does not start: {type(error).__name__}: {error}") from error
 
     def stop(self) -> None:
-        """Receive no more events."""
-        self._manager.hook.polyplane_source_stop()
+        """Receive no more events. A source that fails to stop is logged: whoever stops is on the way out."""
+        try:
+            self._manager.hook.polyplane_source_stop()
+        except Exception:  # noqa: BLE001  # whatever it is, it must not hide why we stop
+            _log.exception("source failed to stop", source=self.name)
 
     def __enter__(self) -> Self:
         return self

@@ -50,6 +50,13 @@ def test_every_command_explains_itself() -> None:
     assert "--install-completion" in overview.output
 
 
+def test_shell_completes_the_names_of_backends() -> None:
+    environment = {**os.environ, "_POLYPLANE_COMPLETE": "complete_bash", "COMP_WORDS": "polyplane run --backend mem", "COMP_CWORD": "3"}
+    script = Path(sys.executable).with_name("polyplane")
+    done = subprocess.run([script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["memory"]
+
+
 # --- check ---------------------------------------------------------------------------------------------------------------
 
 

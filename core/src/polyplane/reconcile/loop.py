@@ -34,6 +34,9 @@ from polyplane.reconcile.diff import diff
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.loop")
 
+#: Failures in a row after which a caller that cannot wait for ever should give up.
+HOPELESS_ATTEMPTS: Final = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
@@ -93,6 +96,11 @@ class Loop:
     def in_force(self) -> bool:
         """Whether everything offered so far has been applied."""
         return self._store.in_sync and not self._pending and not self._uncertain and self._base is self._target
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether more of the same will hardly help: the last delta was refused for good, or failed a few times in a row."""
+        return self._refused or self._attempt >= HOPELESS_ATTEMPTS
 
     def offer(self, event: SourceEvent, now: float) -> None:
         """Take an event in; it is looked at by a later `step`."""
