@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from polyplane.errors import InvalidProgram, TextSyntaxError
 from polyplane.ir.cidr import Cidr, Family
+from polyplane.ir.line import Line, Token
 from polyplane.ir.members import Members
 from polyplane.ir.program import (
     IR_VERSION,
@@ -43,14 +41,10 @@ NONE: Final = "none"
 PROTOCOL_NAMES: Final[Mapping[int, str]] = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 _PROTOCOL_NUMBERS: Final = {name: number for number, name in PROTOCOL_NAMES.items()}
 
-#: Longest text and longest line that are read, in characters. A rule with every second port is about 200,000 characters long.
+#: Longest text that is read, in characters.
 MAX_TEXT: Final = 1 << 28
-MAX_LINE: Final = 1 << 20
 
-_TOKEN: Final = re.compile(r'\s*(?:(?P<bare>[A-Za-z0-9_.:/-]+)|(?P<string>"(?:[^"\\]|\\.)*")|(?P<sign>[=,!\[\]]))')
 _ORIGIN_WORD: Final = "by"
-
-_E = TypeVar("_E", bound=StrEnum)
 
 
 def parse_program(text: str) -> Program:
@@ -70,87 +64,6 @@ def parse_program(text: str) -> Program:
             except InvalidProgram as error:
                 raise TextSyntaxError(number, str(error)) from error
     return parser.finish(max(number, 1))
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    text: str
-    #: "bare", "string" or "sign"
-    kind: str
-
-
-class _Line:
-    """The words of one line, taken from left to right."""
-
-    def __init__(self, text: str, number: int) -> None:
-        self.number = number
-        self.tokens: list[_Token] = []
-        self.position = 0
-        if len(text) > MAX_LINE:
-            raise self.error(f"line is longer than {MAX_LINE} characters")
-        at = 0
-        while at < len(text):
-            found = _TOKEN.match(text, at)
-            if found is None or found.lastgroup is None:
-                raise self.error(f"cannot read {text[at : at + 20].strip()!r}; names with other characters go in JSON quotes")
-            word = found[found.lastgroup]
-            self.tokens.append(_Token(self._unquoted(word) if found.lastgroup == "string" else word, found.lastgroup))
-            at = found.end()
-
-    def _unquoted(self, quoted: str) -> str:
-        try:
-            return str(json.loads(quoted))
-        except ValueError as error:
-            raise self.error(f"{quoted[:40]} is no JSON string: {error}") from error
-
-    def error(self, problem: str) -> TextSyntaxError:
-        return TextSyntaxError(self.number, problem)
-
-    @property
-    def more(self) -> bool:
-        return self.position < len(self.tokens)
-
-    def peek(self, sign: str) -> bool:
-        return self.more and self.tokens[self.position] == _Token(sign, "sign")
-
-    def take(self, sign: str) -> bool:
-        found = self.peek(sign)
-        self.position += found
-        return found
-
-    def next(self, what: str) -> _Token:
-        if not self.more or self.tokens[self.position].kind == "sign":
-            raise self.error(f"{what} is missing")
-        self.position += 1
-        return self.tokens[self.position - 1]
-
-    def word(self, what: str) -> str:
-        return self.next(what).text
-
-    def expect(self, sign: str) -> None:
-        if not self.take(sign):
-            raise self.error(f"{sign!r} is missing")
-
-    def number_of(self, text: str, what: str, highest: int = (1 << 63) - 1) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= highest):
-            raise self.error(f"{what} must be a number up to {highest}, not {text[:40]!r}")
-        return int(text)
-
-    def enum(self, kind: type[_E], text: str, what: str) -> _E:
-        try:
-            return kind(text)
-        except ValueError:
-            raise self.error(f"{what} must be one of {', '.join(kind)}, not {text[:40]!r}") from None
-
-    def items(self, what: str) -> list[_Token]:
-        found = [self.next(what)]
-        while self.take(","):
-            found.append(self.next(what))
-        return found
-
-    def end(self) -> None:
-        if self.more:
-            raise self.error(f"unexpected {self.tokens[self.position].text[:40]!r}")
 
 
 @dataclass(slots=True)
@@ -173,7 +86,7 @@ class _Parser:
             # Members are most of a big text: they skip the tokens. Every other line has at least two words.
             self._member(content, number)
             return
-        line = _Line(content, number)
+        line = Line(content, number)
         word = line.word("a keyword")
         reader = _READERS.get((self.block, word)) or _READERS.get(("", word))
         if self.header is None and word != "program":
@@ -195,12 +108,12 @@ class _Parser:
             endpoints={name: endpoint.build(last_line) for name, endpoint in self.endpoints.items()},
         )
 
-    def _open(self, block: str, name: str, table: Mapping[Any, Any], line: _Line) -> None:
+    def _open(self, block: str, name: str, table: Mapping[Any, Any], line: Line) -> None:
         if name in table:
             raise line.error(f"{block} {name[:80]!r} is defined twice")
         self.block, self.id = block, name
 
-    def read_program(self, line: _Line) -> None:
+    def read_program(self, line: Line) -> None:
         if self.header is not None:
             raise line.error("only one 'program' line is allowed")
         keys = _keys(line, "version", "revision", "established", "deny-action")
@@ -213,10 +126,10 @@ class _Parser:
         )
         self.header = Program(revision=line.number_of(keys.get("revision", "0"), "revision"), options=options)
 
-    def read_node(self, line: _Line) -> None:
+    def read_node(self, line: Line) -> None:
         self.node.add(_address(line))
 
-    def read_set(self, line: _Line) -> None:
+    def read_set(self, line: Line) -> None:
         name = SetId(line.word("a set id"))
         self._open("set", name, self.sets, line)
         self.sets[name] = AddressSet(id=name, label=line.word("the set's label"), members=Members())
@@ -227,12 +140,12 @@ class _Parser:
             raise TextSyntaxError(number, f"{content[:40]!r}… is no prefix")
         self.members[SetId(self.id)].add(Cidr.parse(content))
 
-    def read_policy(self, line: _Line) -> None:
+    def read_policy(self, line: Line) -> None:
         name = PolicyId(line.word("a policy id"))
         self._open("policy", name, self.policies, line)
         self.policies[name] = (line.enum(Direction, line.word("the direction"), "direction"), [])
 
-    def read_rule(self, line: _Line) -> None:
+    def read_rule(self, line: Line) -> None:
         rule_id = line.number_of(line.word("a rule id"), "rule id")
         action = line.enum(Action, line.word("an action"), "action")
         match: dict[str, Any] = {}
@@ -254,15 +167,15 @@ class _Parser:
                 raise line.error(f"set {set_id[:80]!r} is not defined above")
         self.policies[PolicyId(self.id)][1].append(Rule(id=rule_id, action=action, match=built, origin=_origin(line)))
 
-    def read_endpoint(self, line: _Line) -> None:
+    def read_endpoint(self, line: Line) -> None:
         name = EndpointId(line.word("an endpoint id"))
         self._open("endpoint", name, self.endpoints, line)
         self.endpoints[name] = _OpenEndpoint(id=name, line=line.number, interface=_keys(line, "interface").get("interface"))
 
-    def read_address(self, line: _Line) -> None:
+    def read_address(self, line: Line) -> None:
         self.endpoints[EndpointId(self.id)].addresses.append(_address(line))
 
-    def read_tier(self, line: _Line) -> None:
+    def read_tier(self, line: Line) -> None:
         line.position -= 1
         direction = Direction(line.word("a direction"))
         keys = _keys(line, "tier", "end", "isolation", "self")
@@ -278,13 +191,13 @@ class _Parser:
             _OpenTier(direction=direction, name=keys["tier"], end=end, isolation=isolation, exempts_self="self" in keys)
         )
 
-    def _tier(self, line: _Line) -> _OpenTier:
+    def _tier(self, line: Line) -> _OpenTier:
         tiers = self.endpoints[EndpointId(self.id)].tiers
         if not tiers:
             raise line.error("there is no tier above that this line could belong to")
         return tiers[-1]
 
-    def read_tier_policy(self, line: _Line) -> None:
+    def read_tier_policy(self, line: Line) -> None:
         name = PolicyId(line.word("a policy id"))
         tier = self._tier(line)
         direction, _ = self.policies.get(name, (None, None))
@@ -292,7 +205,7 @@ class _Parser:
             raise line.error(f"{tier.direction} policy {name[:80]!r} is not defined above")
         tier.policies.append(name)
 
-    def read_isolating(self, line: _Line) -> None:
+    def read_isolating(self, line: Line) -> None:
         tier = self._tier(line)
         if tier.isolation is None:
             raise line.error("only a tier with end=deny says by what")
@@ -336,7 +249,7 @@ class _OpenEndpoint:
             raise TextSyntaxError(min(self.line, last_line), str(error)) from error
 
 
-def _keys(line: _Line, *known: str) -> dict[str, str]:
+def _keys(line: Line, *known: str) -> dict[str, str]:
     """Take ``key=word`` pairs to the end of the line."""
     found: dict[str, str] = {}
     while line.more:
@@ -348,14 +261,14 @@ def _keys(line: _Line, *known: str) -> dict[str, str]:
     return found
 
 
-def _address(line: _Line) -> Cidr:
+def _address(line: Line) -> Cidr:
     address = Cidr.parse(line.word("an address")[:64])
     if not address.is_host:
         raise line.error(f"{address} is not a single address")
     return address
 
 
-def _origin(line: _Line) -> Origin:
+def _origin(line: Line) -> Origin:
     kind = line.word("the origin's kind")
     where = line.next("the origin's name")
     if where.kind == "string":
@@ -370,27 +283,27 @@ def _origin(line: _Line) -> Origin:
     return Origin(kind=kind, namespace=namespace, name=name, direction=direction, index=index)
 
 
-def _family(line: _Line) -> Family:
+def _family(line: Line) -> Family:
     text = line.word("the family")
     if text not in ("ipv4", "ipv6"):
         raise line.error(f"family must be ipv4 or ipv6, not {text[:40]!r}")
     return Family(int(text[3]))
 
 
-def _protocol(line: _Line) -> int:
+def _protocol(line: Line) -> int:
     text = line.word("the protocol")
     return _PROTOCOL_NUMBERS[text] if text in _PROTOCOL_NUMBERS else line.number_of(text, "protocol", 255)
 
 
-def _peer(line: _Line) -> PeerTerm:
+def _peer(line: Line) -> PeerTerm:
     negated = line.take("!")
     items = line.items("a set id")
-    if items == [_Token(NONE, "bare")]:
+    if items == [Token(NONE, "bare")]:
         return PeerTerm((), negated)
     return PeerTerm(tuple(SetId(item.text) for item in items), negated)
 
 
-def _ports(line: _Line) -> tuple[PortRange, ...]:
+def _ports(line: Line) -> tuple[PortRange, ...]:
     ranges = []
     for item in line.items("a port"):
         first, dash, last = item.text.partition("-")
@@ -399,7 +312,7 @@ def _ports(line: _Line) -> tuple[PortRange, ...]:
     return tuple(ranges)
 
 
-def _icmp(line: _Line) -> tuple[IcmpType, ...]:
+def _icmp(line: Line) -> tuple[IcmpType, ...]:
     types = []
     for item in line.items("an ICMP type"):
         number, slash, code = item.text.partition("/")
@@ -407,7 +320,7 @@ def _icmp(line: _Line) -> tuple[IcmpType, ...]:
     return tuple(types)
 
 
-_READERS: Final[Mapping[tuple[str, str], Callable[[_Parser, _Line], None]]] = {
+_READERS: Final[Mapping[tuple[str, str], Callable[[_Parser, Line], None]]] = {
     ("", "program"): _Parser.read_program,
     ("", "node"): _Parser.read_node,
     ("", "set"): _Parser.read_set,
@@ -421,7 +334,7 @@ _READERS: Final[Mapping[tuple[str, str], Callable[[_Parser, _Line], None]]] = {
     ("endpoint", "by"): _Parser.read_isolating,
 }
 
-_MATCH_READERS: Final[Mapping[str, Callable[[_Line], Any]]] = {
+_MATCH_READERS: Final[Mapping[str, Callable[[Line], Any]]] = {
     "family": _family,
     "protocol": _protocol,
     "not-protocol": _protocol,
