@@ -11,6 +11,12 @@
 
 A gap is strict: a scenario that passes in spite of it fails the run, and a gap that names no scenario is an error. And it
 never means open: traffic that must be denied is denied, or the scenario fails, gap or no gap.
+
+The same file may say how to harm the backend's state from outside, for the behaviour that drift is repaired::
+
+    [[damage]]
+    name = "our table is gone"
+    command = ["nft", "delete", "table", "inet", "polyplane"]
 """
 
 from __future__ import annotations
@@ -51,8 +57,16 @@ class Gap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         return fnmatchcase(name, self.scenario) and self.tier in (None, tier)
 
 
+class Damage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A way in which somebody else could harm the backend's state: a command run on the node, which the audit must notice."""
+
+    name: str
+    command: tuple[str, ...]
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gap: tuple[Gap, ...] = ()
+    damage: tuple[Damage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +75,7 @@ class Gaps:
 
     source: str
     gaps: tuple[Gap, ...] = ()
+    damage: tuple[Damage, ...] = ()
 
     def find(self, name: str, tier: str) -> Gap | None:
         """Return the gap that excuses a scenario in a tier, if any."""
@@ -91,9 +106,10 @@ def load_gaps(backend: str, file: Path | None = None) -> Gaps:
     if path is None:
         return Gaps(source="no conformance.toml")
     try:
-        return Gaps(source=str(path), gaps=msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File).gap)
+        stated = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
     except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise GapError(f"{path}: {error}") from error
+    return Gaps(source=str(path), gaps=stated.gap, damage=stated.damage)
 
 
 def distribution_folders(backend: str) -> tuple[Path, ...]:

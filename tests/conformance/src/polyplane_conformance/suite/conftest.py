@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from polyplane_conformance.plugin import Backend
 from polyplane_conformance.rig import Rigs, topology_of
 from polyplane_conformance.scenario import Scenario
+from polyplane_conformance.stage import BARE, Stage
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,3 +39,9 @@ def rigs(pytestconfig: pytest.Config) -> Iterator[Rigs]:
     made = Rigs()
     yield made
     made.close()
+
+
+@pytest.fixture
+def stage(rigs: Rigs, backend: Backend) -> Stage:
+    """The shared cast in a sandbox, enforced by the backend on trial; no policy yet."""
+    return Stage(rigs.get(topology_of(BARE), backend))

@@ -1,0 +1,58 @@
+"""Behaviour: work is proportional to the change. Operations are counted, not timed."""
+
+from __future__ import annotations
+
+import pytest
+
+from polyplane_conformance.actions import AddPod, LabelPod, RemovePod
+from polyplane_conformance.stage import Stage, only_from, pod, policy
+
+pytestmark = [pytest.mark.tier("netns"), pytest.mark.netns]
+
+
+def test_applying_again_does_nothing(stage: Stage) -> None:
+    """An agent that starts with no memory and finds all in order changes nothing."""
+    world = stage.begin(policy("x/door", podSelector={}, ingress=only_from("b", ports=[{"port": "serve-80-tcp"}, {"protocol": "UDP"}])))
+    assert stage.rig.restart(world).operations == 0
+
+
+def test_irrelevant_changes_do_nothing(stage: Stage) -> None:
+    """A label that no policy asks for, and a policy that selects no pod of this node, reach the kernel not at all."""
+    stage.begin(policy("x/door", podSelector=pod("a"), ingress=only_from("b")))
+    assert stage.act(LabelPod(pod="x/b", set={"irrelevant": "yes"})) == 0
+    assert stage.act(policy("elsewhere/door", podSelector={}, policyTypes=["Ingress", "Egress"])) == 0
+
+
+def _one_pod(stage: Stage, policies: int) -> tuple[int, int]:
+    """Operations that one pod more and one pod less take, among so many policies that all admit it."""
+    peers = [{"namespaceSelector": {"matchLabels": {"ns": "y"}}}]
+    stage.begin()
+    stage.act(
+        *(
+            policy(f"x/p{number}", podSelector={}, ingress=[{"from": peers, "ports": [{"port": 1000 + number}, {"port": 80}]}])
+            for number in range(policies)
+        )
+    )
+    added = stage.act(AddPod(pod="y/d"))
+    stage.expect(allowed=["y/d -> x/a"], denied=["z/a -> x/a"])
+    return added, stage.act(RemovePod(pod="y/d"))
+
+
+def test_one_pod_costs_the_same_among_many_policies(stage: Stage) -> None:
+    """A pod joins a peer set used by 10 policies, or by 200: as many operations, and few."""
+    few = _one_pod(stage, 10)
+    many = _one_pod(stage, 200)
+    assert few == many
+    assert max(few) <= 8
+
+
+def test_one_policy_does_not_touch_the_others(stage: Stage) -> None:
+    """A policy for one pod costs the same whatever the others have."""
+    costs = []
+    for others in (0, 50):
+        stage.begin()
+        stage.act(
+            *(policy(f"y/p{number}", podSelector={}, ingress=only_from("b", ports=[{"port": 2000 + number}])) for number in range(others))
+        )
+        costs.append(stage.act(policy("x/door", podSelector=pod("a"), ingress=only_from("b"))))
+    assert costs[1] <= costs[0] + 2

@@ -1,0 +1,137 @@
+"""Behaviour: traffic that a truth table does not show: services, refusals, errors, neighbours, fragments."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from polyplane.ir.program import DenyAction, Options
+from polyplane_conformance.cast import plan
+from polyplane_conformance.probe.model import TCP, Outcome, Probe, Traffic
+from polyplane_conformance.sandbox import SandboxError, Service
+from polyplane_conformance.stage import Stage, have, only_from, pod, policy
+
+pytestmark = [pytest.mark.tier("netns"), pytest.mark.netns]
+
+DOOR = policy("x/door", podSelector=pod("a"), ingress=only_from("b", ports=[{"port": 80}]))
+ADDRESSES = {4: "10.96.0.10", 6: "fd96::10"}
+#: Sends a datagram of 4000 bytes from another place and waits for it; argv: address, port.
+SEND = "import socket,sys; f=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET; s=socket.socket(f,2); s.settimeout(1.5); s.sendto(b'x'*4000,(sys.argv[1],int(sys.argv[2]))); print(len(s.recv(9000)))"
+ECHO = "import socket,sys; f=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET; s=socket.socket(f,2); s.bind((sys.argv[1],int(sys.argv[2]))); print('ready',flush=True)\nwhile True:\n d,a=s.recvfrom(9000); s.sendto(d,a)"
+#: Sends a datagram to a port nobody listens on; prints what the error says.
+KNOCK = "import socket,sys; f=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET; s=socket.socket(f,2); s.settimeout(1.5); s.connect((sys.argv[1],int(sys.argv[2]))); s.send(b'x')\ntry: s.recv(9)\nexcept OSError as e: print(type(e).__name__)"
+
+
+@pytest.fixture
+def service(stage: Stage) -> Stage:
+    """A service 10.96.0.10:8000 (fd96::10) whose only pod is x/a, port 80."""
+    if not have("nft"):
+        pytest.skip("needs the command nft, to translate as kube-proxy does")
+    for family, address in ADDRESSES.items():
+        stage.sandbox.add_service(Service(address=address, port=8000, protocol=TCP, target=plan().of("x/a")[family], target_port=80))
+    return stage
+
+
+def _through(stage: Stage, source: str) -> set[Outcome]:
+    probes = [
+        Probe(source=source, destination="x/a", traffic=Traffic.parse("TCP/8000", family), address=address)
+        for family, address in ADDRESSES.items()
+    ]
+    return {result.outcome for result in stage.sandbox.probe(probes)}
+
+
+def test_policy_sees_the_pod_behind_a_service(service: Stage) -> None:
+    """Rules speak of the pod's own address and port, whatever address the client used."""
+    service.begin()
+    assert _through(service, "x/c") == {Outcome.ALLOWED}
+    service.begin(DOOR)
+    assert _through(service, "x/b") == {Outcome.ALLOWED}
+    assert _through(service, "x/c") == {Outcome.DENIED}
+    service.begin(policy("x/door", podSelector=pod("a"), ingress=only_from("b", ports=[{"port": 8000}])))
+    assert _through(service, "x/b") == {Outcome.DENIED}
+
+
+def test_the_way_out_sees_the_pod_behind_a_service(service: Stage) -> None:
+    """An egress rule for the pod opens the service; one for the service's address does not."""
+    to_pod = [{"to": [{"podSelector": pod("a")}], "ports": [{"port": 80}]}]
+    service.begin(policy("x/out", podSelector=pod("b"), policyTypes=["Egress"], egress=to_pod))
+    assert _through(service, "x/b") == {Outcome.ALLOWED}
+    blocks = [{"ipBlock": {"cidr": "10.96.0.0/16"}}, {"ipBlock": {"cidr": "fd96::/64"}}]
+    service.begin(policy("x/out", podSelector=pod("b"), policyTypes=["Egress"], egress=[{"to": blocks}]))
+    assert _through(service, "x/b") == {Outcome.DENIED}
+
+
+def test_a_pod_reaches_itself_through_a_service(service: Stage) -> None:
+    """However closed a pod is, it reaches itself, through a service too."""
+    service.begin(policy("x/closed", podSelector={}, policyTypes=["Ingress", "Egress"]))
+    assert _through(service, "x/a") == {Outcome.ALLOWED}
+    assert _through(service, "x/b") == {Outcome.DENIED}
+
+
+def test_reject_answers(stage: Stage) -> None:
+    """With ``reject`` the sender is told at once, for TCP and UDP, on the way in and on the way out."""
+    stage.begin(
+        DOOR,
+        policy("x/out", podSelector=pod("c"), policyTypes=["Egress"]),
+        options=Options(deny_action=DenyAction.REJECT),
+    )
+    for kind in ("TCP/80", "UDP/80"):
+        for family in (4, 6):
+            assert stage.outcome("y/a", "x/a", kind, family=family) is Outcome.REJECTED
+            assert stage.outcome("x/c", "y/a", kind, family=family) is Outcome.REJECTED
+    stage.expect("TCP/80", allowed=["x/b -> x/a"])
+
+
+def test_drop_is_silent(stage: Stage) -> None:
+    """By default the sender hears nothing."""
+    stage.begin(DOOR)
+    for kind in ("TCP/80", "UDP/80"):
+        for family in (4, 6):
+            assert stage.outcome("y/a", "x/a", kind, family=family) is Outcome.DENIED
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_errors_about_allowed_traffic_come_back(stage: Stage, family: int) -> None:
+    """A closed pod is told that the port it knocked at is not served."""
+    stage.begin(policy("x/closed", podSelector=pod("a"), policyTypes=["Ingress"]))
+    stage.expect(denied=["y/a -> x/a"], families=[family])
+    said = stage.run(sys.executable, "-c", KNOCK, plan().of("y/a")[family], "4444", where="x/a")
+    assert said.strip() == "ConnectionRefusedError"
+
+
+def test_neighbours_are_found(stage: Stage) -> None:
+    """IPv6 neighbours are looked up anew under the strictest policy."""
+    stage.begin(
+        policy("x/closed", podSelector={}, policyTypes=["Ingress", "Egress"]),
+        policy("x/pair-in", podSelector=pod("a"), ingress=only_from("b")),
+        policy("x/pair-out", podSelector=pod("b"), policyTypes=["Egress"], egress=[{"to": [{"podSelector": pod("a")}]}]),
+    )
+    for _ in range(2):
+        for place in ("node-1", "x/a", "x/b"):
+            stage.run("ip", "neigh", "flush", "all", where=place)
+        stage.expect(allowed=["x/b -> x/a"], denied=["x/c -> x/a", "x/a -> x/b"])
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_fragments_follow_their_first(stage: Stage, family: int) -> None:
+    """A datagram in fragments passes where it may, although only its first fragment has ports, and nowhere else."""
+    target = plan().of("x/a")[family]
+    allowed = policy("x/door", podSelector=pod("a"), ingress=only_from("b", ports=[{"protocol": "UDP", "port": 5555}]))
+    stage.begin(allowed)
+    server = stage.sandbox.spawn("x/a", [sys.executable, "-c", ECHO, target, "5555"])
+    try:
+        for _ in range(20):
+            try:
+                said = stage.run(sys.executable, "-c", SEND, target, "5555", where="x/b")
+                break
+            except SandboxError:
+                continue
+        else:
+            pytest.fail("no answer to a large datagram that is allowed")
+        assert said.strip() == "4000"
+        with pytest.raises(SandboxError, match=r"(?i)timed? ?out"):
+            stage.run(sys.executable, "-c", SEND, target, "5555", where="x/c")
+    finally:
+        server.kill()
+        server.wait()
