@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from ir_programs import packets, programs
-from nft_programs import with_content_ids
+from nft_programs import IN, OUT, endpoint, isolated, policy, program, rule, web, with_content_ids
 from nft_simulator import Simulator
 
+from polyplane.ir.cidr import Cidr
 from polyplane.ir.evaluate import Packet, Verdict, endpoint_of, evaluate
 from polyplane.ir.program import EMPTY, DenyAction, Established, Options, Program
 from polyplane.reconcile.diff import diff
@@ -16,9 +17,9 @@ from polyplane_nftables.native import Native, difference
 from polyplane_nftables.owned import rule_id_of
 
 
-def interface_of(program: Program, packet: Packet, *, source: bool) -> str:
-    endpoint = endpoint_of(program, packet.source if source else packet.destination)
-    return (endpoint.interface if endpoint else None) or "uplink"
+def interface_of(enforced: Program, packet: Packet, *, source: bool) -> str:
+    owner = endpoint_of(enforced, packet.source if source else packet.destination)
+    return (owner.interface if owner else None) or "uplink"
 
 
 def content(native: Native) -> object:
@@ -27,12 +28,11 @@ def content(native: Native) -> object:
 
 @settings(deadline=None, max_examples=150)
 @given(programs(), packets())
-def test_the_layout_decides_as_evaluate_does(program: Program, packet: Packet) -> None:
-    program = with_content_ids(program)
-    program = replace(program, node_addresses=frozenset())
-    native = Layout.of(program).native
-    seen = Simulator(native).forward(packet, interface_of(program, packet, source=True), interface_of(program, packet, source=False))
-    wanted = evaluate(program, packet)
+def test_the_layout_decides_as_evaluate_does(drawn: Program, packet: Packet) -> None:
+    enforced = replace(with_content_ids(drawn), node_addresses=frozenset())
+    interfaces = interface_of(enforced, packet, source=True), interface_of(enforced, packet, source=False)
+    seen = Simulator(Layout.of(enforced).native).forward(packet, *interfaces)
+    wanted = evaluate(enforced, packet)
     assert seen.allowed is (wanted.verdict is Verdict.ALLOW), (seen, wanted.trail)
     decisions = [decision for decision in (wanted.egress, wanted.ingress) if decision is not None]
     deciding = {decision.rule_id for decision in decisions if decision.rule_id}
@@ -46,18 +46,18 @@ def test_the_layout_decides_as_evaluate_does(program: Program, packet: Packet) -
 @given(programs(), programs(), programs())
 def test_following_deltas_ends_where_a_whole_layout_begins(one: Program, two: Program, three: Program) -> None:
     layout = Layout.of(with_content_ids(one))
-    for program in (with_content_ids(two), with_content_ids(three)):
+    for target in (with_content_ids(two), with_content_ids(three)):
         before = Layout.of(layout.program).native
-        changes = layout.follow(diff(layout.program, program))
-        after = Layout.of(program).native
+        changes = layout.follow(diff(layout.program, target))
+        after = Layout.of(target).native
         assert content(layout.native) == content(after)
         assert changes == difference(before, after)
 
 
 @settings(deadline=None, max_examples=25)
 @given(programs())
-def test_nothing_is_left_when_everything_goes(program: Program) -> None:
-    layout = Layout.of(with_content_ids(program))
+def test_nothing_is_left_when_everything_goes(drawn: Program) -> None:
+    layout = Layout.of(with_content_ids(drawn))
     layout.follow(diff(layout.program, EMPTY))
     assert content(layout.native) == content(Layout.of(EMPTY).native)
 
@@ -81,3 +81,70 @@ def test_open_connections_follow_the_option(established: Established, wanted: st
     native = Layout.of(replace(EMPTY, options=Options(established=established))).native
     for hook in ("forward", "input"):
         assert wanted in [rule.text for rule in native.chains[hook].rules]
+
+
+def test_a_forged_packet_to_oneself_is_not_exempt() -> None:
+    """Isolation exempts an endpoint's traffic to itself; a neighbour that forges the address gains nothing."""
+    native = Layout.of(web()).native
+    own = Packet(source=Cidr.parse("10.0.0.1"), destination=Cidr.parse("10.0.0.1"), protocol=6, port=9)
+    assert Simulator(native).forward(own, "veth-web", "veth-web").allowed
+    assert not Simulator(native).forward(own, "veth-free", "veth-web").allowed
+
+
+def test_a_neighbour_cannot_borrow_an_address() -> None:
+    allow = policy(OUT, rule("out", OUT, 0, protocol=17))
+    wanted = program(
+        endpoint("a", "veth-a", "10.0.0.1", egress=isolated(OUT)), endpoint("b", "veth-b", "10.0.0.2", egress=isolated(OUT, allow)), allow
+    )
+    packet = Packet(source=Cidr.parse("10.0.0.2"), destination=Cidr.parse("192.0.2.1"), protocol=17, port=53)
+    simulator = Simulator(Layout.of(wanted).native)
+    assert simulator.forward(packet, "veth-b", "uplink").allowed
+    assert not simulator.forward(packet, "veth-a", "uplink").allowed
+
+
+def test_input_asks_egress_only() -> None:
+    simulator = Simulator(Layout.of(program(endpoint("a", "veth-a", "10.0.0.1", egress=isolated(OUT)))).native)
+    to_node = Packet(source=Cidr.parse("10.0.0.1"), destination=Cidr.parse("172.31.0.1"), protocol=6, port=80)
+    assert not simulator.forward(to_node, "veth-a", "lo", hook="input").allowed
+    assert simulator.forward(to_node, "veth-b", "lo", hook="input").allowed
+
+
+def test_an_interface_that_two_endpoints_claim_tells_neither() -> None:
+    one, two = (endpoint(name, "veth", address, ingress=isolated(IN)) for name, address in (("a", "10.0.0.1"), ("b", "10.0.0.2")))
+    both, alone = program(one, two), program(one)
+    layout = Layout.of(alone)
+    assert layout.native.elements["in_ifs"] == {'"veth"': ""}
+    layout.follow(diff(alone, both))
+    assert "in_ifs" not in layout.native.elements
+    assert set(layout.native.elements["in_ips4"]) == {"10.0.0.1", "10.0.0.2"}
+    layout.follow(diff(both, alone))
+    assert content(layout.native) == content(Layout.of(alone).native)
+
+
+def test_an_interface_given_up_belongs_to_who_is_left() -> None:
+    one, two = (endpoint(name, "veth", address, ingress=isolated(IN)) for name, address in (("a", "10.0.0.1"), ("b", "10.0.0.2")))
+    both, apart = program(one, two), program(one, replace(two, interface="other"))
+    layout = Layout.of(both)
+    layout.follow(diff(both, apart))
+    assert set(layout.native.elements["in_ifs"]) == {'"veth"', '"other"'}
+    assert content(layout.native) == content(Layout.of(apart).native)
+
+
+def test_an_address_that_two_endpoints_claim_stays_with_the_first() -> None:
+    first = endpoint("a", None, "10.0.0.1", ingress=isolated(IN, name="first"))
+    second = endpoint("b", None, "10.0.0.1", "10.0.0.2", ingress=isolated(IN, name="second"))
+    both, alone = program(first, second), program(second)
+    layout = Layout.of(both)
+    denied_by = layout.native.elements["in_anyip4"]
+    assert denied_by["10.0.0.1"] != denied_by["10.0.0.2"]
+    layout.follow(diff(both, alone))
+    assert content(layout.native) == content(Layout.of(alone).native)
+
+
+def test_a_moved_endpoint_leaves_nothing_behind() -> None:
+    here, there = (
+        program(endpoint("a", interface, address, ingress=isolated(IN))) for interface, address in (("v1", "10.0.0.1"), ("v2", "10.0.0.2"))
+    )
+    layout = Layout.of(here)
+    layout.follow(diff(here, there))
+    assert content(layout.native) == content(Layout.of(there).native)

@@ -1,8 +1,9 @@
 """`Layout`: a program as one nftables table, followed delta by delta.
 
 Two base chains (forwarded packets, and packets from pods to the node itself) let through what always passes, then ask
-egress, then ingress. There is no output hook: what the node itself sends to its pods is always allowed, and a packet to a
-service address would still show the interface it had before translation there.
+egress, then ingress. The output hook decides nothing: what the node itself sends to its pods is always allowed, and a packet
+to a service address would still show the interface it had before translation there. It only keeps a process of the node from
+picking up a connection in the middle that a pod with egress policy had opened.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from polyplane.ir.program import EMPTY, Direction, Established, Options, Origin,
 from polyplane_nftables.attachments import Attachments
 from polyplane_nftables.decisions import Decisions, Style
 from polyplane_nftables.native import Chain, Changes, Native, Rule
-from polyplane_nftables.owned import FORWARD, INPUT, KEYWORD, MARKER, plain
+from polyplane_nftables.owned import FORWARD, INPUT, KEYWORD, MARKER, OUTPUT, Names, plain
 from polyplane_nftables.side import Side
 
 #: TCP packets that open no connection although connection tracking sees the connection for the first time.
@@ -67,15 +68,19 @@ class Layout:
         return self.native.take_changes()
 
     def _write_base(self, options: Options) -> None:
+        egress, ingress = self._sides
         jumps = [Rule(f"jump {side.names.entry}") for side in self._sides]
+        towards = tuple(self._mid_stream(egress.names, "oifname", "daddr"))
+        guards = (*self._mid_stream(ingress.names, "iifname", "saddr"), *towards)
         self.native.set_chain(MARKER, Chain())
-        self.native.set_chain(FORWARD, Chain((*_passing(options), *jumps, *self._mid_stream()), self._hook("forward")))
+        self.native.set_chain(FORWARD, Chain((*_passing(options), *jumps, *guards), self._hook("forward")))
         self.native.set_chain(INPUT, Chain((*_passing(options), jumps[0]), self._hook("input")))
+        self.native.set_chain(OUTPUT, Chain(towards, self._hook("output")) if towards else None)
 
     def _hook(self, hook: str) -> str:
         return f"type filter hook {hook} priority {self._priority}; policy accept;"
 
-    def _mid_stream(self) -> Iterator[Rule]:
+    def _mid_stream(self, names: Names, interface: str, address: str) -> Iterator[Rule]:
         """Refuse to pick up a connection in the middle where that could turn it round.
 
         After its conntrack entry is deleted, the next packet of a denied connection may come from the server: net.netfilter.
@@ -84,14 +89,12 @@ class Layout:
         It stands behind the policy, whose counters and refusals come first, and drops silently: a reset would end
         connections that only lost their entry and whose own originator can still bring them back.
         """
-        egress, ingress = self._sides
-        for names, interface, address in ((ingress.names, "iifname", "saddr"), (egress.names, "oifname", "daddr")):
-            members = [(names.interfaces, interface)]
-            members += [(names.addresses(family), f"{KEYWORD[family]} {address}") for family in BITS]
-            for name, key in members:
-                if name in self.native.elements:
-                    text, listed = (f"{guard} {key} @{name} counter drop" for guard in _MID_STREAM)
-                    yield Rule(text, "mid-stream", listed)
+        members = [(names.interfaces, interface)]
+        members += [(names.addresses(family), f"{KEYWORD[family]} {address}") for family in BITS]
+        for name, key in members:
+            if name in self.native.elements:
+                text, listed = (f"{guard} {key} @{name} counter drop" for guard in _MID_STREAM)
+                yield Rule(text, "mid-stream", listed)
 
     def _label(self, rule_id: int) -> str:
         """Explain a rule id in a comment. The table is built at most once an update, and only if a new chain asks."""

@@ -27,6 +27,7 @@ _LABEL_LENGTH: Final = 96
 
 FORWARD: Final = "forward"
 INPUT: Final = "input"
+OUTPUT: Final = "output"
 ALLOW: Final = "a_"
 DENY: Final = "d_"
 
