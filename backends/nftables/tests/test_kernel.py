@@ -137,12 +137,14 @@ def test_a_delta_heals_what_it_stumbles_over(namespace: Namespace, backend: Nfta
 
 
 def test_foreign_tables_are_left_alone(namespace: Namespace, backend: NftablesBackend) -> None:
-    foreign = "table inet other {\n\tchain polyplane_layout_1 {\n\t\taccept\n\t}\n}\n"
+    foreign = "table inet other {\n\tchain polyplane_layout_1 {\n\t\taccept\n\t}\n\tchain d_0000002a {\n\t\tcounter\n\t}\n}\n"
     namespace.nft(foreign + "table ip polyplane {\n}\n")
     before = namespace.ruleset()
     backend.polyplane_apply(diff(EMPTY, web()))
+    assert 42 not in {count.rule_id for count in backend.polyplane_counters()}
     assert backend.polyplane_teardown().operations == 1
     assert namespace.ruleset() == before
+    assert backend.polyplane_counters() == ()
     assert backend.polyplane_teardown().operations == 0
 
 

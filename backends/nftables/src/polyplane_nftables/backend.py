@@ -82,7 +82,7 @@ class NftablesBackend:
     @hookimpl
     def polyplane_counters(self) -> Sequence[RuleCount]:
         """Read the counters of the allow and deny chains."""
-        text = self._list(Output.NUMERIC | Output.TERSE)
+        text = self._list(Output.NUMERIC, elements=False)
         packets: Counter[int] = Counter()
         size: Counter[int] = Counter()
         for chain, (packet_count, byte_count) in parse_counters(text or "").items():
@@ -96,7 +96,7 @@ class NftablesBackend:
     def polyplane_teardown(self) -> Applied:
         """Delete our table, of whatever layout; leave a table of that name that is not ours."""
         self._layout = None
-        text = self._list(_READ_BACK | Output.TERSE)
+        text = self._list(_READ_BACK, elements=False)
         if text is None or not _is_ours(text):
             return Applied(operations=0)
         batch = Batch(f"delete table inet {self._options.table}\n", {"tables": 1})
@@ -134,7 +134,7 @@ class NftablesBackend:
 
     def _learn(self, wanted: Native) -> None:
         """Note how rules that we have just written are listed, where an nft of another version words them differently."""
-        text = self._list(_READ_BACK | Output.TERSE)
+        text = self._list(_READ_BACK, elements=False)
         try:
             found = parse_listing(text or "")
         except NotUnderstood:
@@ -164,9 +164,10 @@ class NftablesBackend:
             )
         return parse_listing(text)
 
-    def _list(self, output: Output) -> str | None:
+    def _list(self, output: Output, *, elements: bool = True) -> str | None:
+        read = self._kernel.list_table if elements else self._kernel.list_without_elements
         try:
-            return self._kernel.list_table(self._options.table, output)
+            return read(self._options.table, output)
         except (NftError, DriverMissing, OSError) as error:
             raise _apply_error(error) from error
 

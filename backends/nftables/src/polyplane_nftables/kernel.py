@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import shutil
 import subprocess
 import threading
@@ -152,10 +153,27 @@ class Kernel:
                 return None
             raise
 
+    def list_without_elements(self, table: str, output: Output) -> str | None:
+        """Return the listing of ``inet <table>`` without the elements of its sets, None if there is none.
+
+        ``nft --terse list table`` of 1.0.6 reads all elements and then does not print them (1.5 s at 100,000); a terse
+        listing of the family's whole ruleset does not read them (10 ms), so the table is cut out of that.
+
+        :raises NftError: it cannot be read
+        """
+        lines: list[str] = []
+        for line in self._execute("list ruleset inet\n", output | Output.TERSE).splitlines():
+            if lines or re.fullmatch(rf"table inet {re.escape(table)} \{{( # .*)?", line):
+                lines.append(line)
+                if line == "}":
+                    return "\n".join(lines)
+        return None
+
     def missing(self) -> tuple[str, ...]:
         """Say what keeps us from working here, each with the remedy; changes nothing."""
         try:
-            self._execute("list tables inet\n", Output(0))
+            # Not "list tables": nft 1.0.6 reads everything there is before it answers that.
+            self._execute("list chains inet\n", Output(0))
         except FileNotFoundError as error:
             return (f"{error.filename} does not exist: create the network namespace or correct the option netns",)
         except DriverMissing as error:
