@@ -8,20 +8,17 @@ it, and must then still be in the right place. Such a thread costs some 50 µs a
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import re
 import shutil
 import subprocess
-import threading
-from collections.abc import Callable
 from enum import IntFlag
 from typing import Final, Protocol
 
+from polyplane.backend_kit.messages import shorten
+from polyplane.backend_kit.namespaces import in_namespace
+
 LIBRARY: Final = "libnftables.so.1"
-#: os.setns came with Python 3.12.
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
-_CLONE_NEWNET: Final = 0x40000000
 #: What may pass by itself: another writer, a full socket buffer, memory.
 _TRANSIENT: Final = (
     "Device or resource busy",
@@ -32,8 +29,6 @@ _TRANSIENT: Final = (
     "Message too long",
 )
 _MISSING: Final = "No such file or directory"
-#: nft repeats the line it complains about, and a line may hold thousands of elements.
-_MESSAGE_WIDTH: Final = 300
 
 
 class Output(IntFlag):
@@ -50,7 +45,7 @@ class NftError(Exception):
     def __init__(self, message: str) -> None:
         self.transient = any(reason in message for reason in _TRANSIENT)
         self.missing = _MISSING in message
-        super().__init__(_short(message))
+        super().__init__(shorten(message, "nft"))
 
 
 class Driver(Protocol):
@@ -201,8 +196,6 @@ class Kernel:
 
     def _execute(self, text: str, output: Output) -> str:
         driver = self._open()
-        if self._netns is None:
-            return driver.execute(text, output)
         return in_namespace(self._netns, lambda: driver.execute(text, output))
 
 
@@ -222,37 +215,3 @@ def open_driver() -> Driver:
         if path is None:
             raise DriverMissing(f"neither {LIBRARY} nor nft is here: apt install libnftables1, or apt install nftables") from None
         return Program(path)
-
-
-def in_namespace(path: str, call: Callable[[], str]) -> str:
-    """Run ``call`` in the network namespace at ``path``, in a thread that ends with it; its exceptions are raised here.
-
-    :raises OSError: the namespace cannot be entered
-    """
-    results: list[str] = []
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if _LIBC.setns(descriptor, _CLONE_NEWNET):
-                    code = ctypes.get_errno()
-                    raise OSError(code, os.strerror(code), path)
-            finally:
-                os.close(descriptor)
-            results.append(call())
-        except BaseException as error:  # noqa: BLE001 (handed to the caller's thread, all of them)
-            failures.append(error)
-
-    thread = threading.Thread(target=work, name="polyplane-nftables")
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return results[0]
-
-
-def _short(message: str) -> str:
-    lines = [line[:_MESSAGE_WIDTH] for line in message.strip().splitlines()[:4]]
-    return " | ".join(line.strip() for line in lines) or "nft failed without a message"

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from polyplane.backend_kit.attachments import Attachments
+from polyplane.backend_kit.deltas import whole
+from polyplane.backend_kit.labels import labels_of
 from polyplane.ir.cidr import BITS
-from polyplane.ir.delta import Delta, PutEndpoint, PutNode, PutPolicy, PutSet
-from polyplane.ir.program import EMPTY, Direction, Established, Options, Origin, Program
-from polyplane_nftables.attachments import Attachments
+from polyplane.ir.delta import Delta
+from polyplane.ir.program import EMPTY, Direction, Established, Options, Program
 from polyplane_nftables.decisions import Decisions, Style
 from polyplane_nftables.native import Chain, Changes, Native, Rule
-from polyplane_nftables.owned import FORWARD, INPUT, KEYWORD, MARKER, OUTPUT, Names, plain
+from polyplane_nftables.owned import FORWARD, INPUT, KEYWORD, MARKER, OUTPUT, Names
 from polyplane_nftables.side import Side
 
 #: TCP packets that open no connection although connection tracking sees the connection for the first time.
@@ -101,39 +103,6 @@ class Layout:
         if self._labels is None:
             self._labels = labels_of(self.program)
         return self._labels.get(rule_id, "")
-
-
-def whole(program: Program) -> Delta:
-    """Return the delta from nothing to a program."""
-    return Delta(
-        base=EMPTY,
-        target=program,
-        operations=(
-            PutNode(program.node_addresses, program.options),
-            *map(PutSet, program.sets.values()),
-            *map(PutPolicy, program.policies.values()),
-            *map(PutEndpoint, program.endpoints.values()),
-        ),
-    )
-
-
-def labels_of(program: Program) -> dict[int, str]:
-    """Return what a comment says about each rule id: the API object and rule, or who isolates."""
-    labels = {0: "no-rule"}
-    for policy in program.policies.values():
-        for rule in policy.rules:
-            labels[rule.id] = _origin_text(rule.origin)
-    for endpoint in program.endpoints.values():
-        for tier in (*endpoint.ingress, *endpoint.egress):
-            if tier.isolation is not None:
-                labels[tier.isolation.id] = plain(" ".join(_origin_text(origin) for origin in tier.isolation.origins))
-    return labels
-
-
-def _origin_text(origin: Origin) -> str:
-    where = f"{origin.namespace}/{origin.name}" if origin.namespace else origin.name
-    rule = "isolation" if origin.index is None else f"{origin.direction}/{origin.index}"
-    return plain(f"{origin.kind}/{where}/{rule}")
 
 
 def _passing(options: Options) -> Iterator[Rule]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Final, TypeGuard
+from typing import Final
 
+from polyplane.backend_kit.options import is_int, log_group_option, netns_option, refuse_unknown
 from polyplane.errors import ConfigError
 from polyplane_nftables.owned import TABLE_NAME
 
@@ -34,26 +34,16 @@ class NftablesOptions:
 
         :raises ConfigError: naming the key and what it may be
         """
-        known = [option.name for option in fields(cls)]
-        for key in options:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-                raise ConfigError(f"{_WHERE} {key}: there is no such option; {remedy}")
+        refuse_unknown(_WHERE, options, [option.name for option in fields(cls)])
         table = options.get("table", _DEFAULT_TABLE)
         if not isinstance(table, str) or not TABLE_NAME.fullmatch(table):
             raise ConfigError(f"{_WHERE} table: {table!r} is no usable name; take up to 32 letters, digits and _, a letter first")
-        netns = options.get("netns")
-        if netns is not None and not (isinstance(netns, str) and netns.startswith("/")):
-            raise ConfigError(f"{_WHERE} netns: {netns!r} is no absolute path; give one such as /run/netns/NAME")
-        log_group = options.get("log_group")
-        if log_group is not None and not (_is_int(log_group) and 0 <= log_group <= 65535):
-            raise ConfigError(f"{_WHERE} log_group: {log_group!r} is not a number from 0 to 65535")
         priority = options.get("priority", 0)
-        if not (_is_int(priority) and -300 < priority <= 300):
+        if not (is_int(priority) and -300 < priority <= 300):
             raise ConfigError(f"{_WHERE} priority: {priority!r} is not a number from -299 to 300 (0 is where filters sit)")
-        return cls(table=table, netns=netns, log_group=log_group, priority=priority)
-
-
-def _is_int(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+        return cls(
+            table=table,
+            netns=netns_option(_WHERE, options.get("netns")),
+            log_group=log_group_option(_WHERE, options.get("log_group")),
+            priority=priority,
+        )

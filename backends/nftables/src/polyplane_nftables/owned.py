@@ -19,11 +19,6 @@ MARKER: Final = f"polyplane_layout_{LAYOUT}"
 _ANY_MARKER: Final = re.compile(r"polyplane_layout_\d+")
 #: A table name that needs no quoting and clashes with nothing.
 TABLE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
-#: What Linux takes as an interface name and nft's text needs no escapes for; ``*`` would be a wildcard.
-_INTERFACE: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
-_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.\-/]+")
-#: The kernel stores up to 128 bytes with the end mark; the rule id comes on top of this.
-_LABEL_LENGTH: Final = 96
 
 FORWARD: Final = "forward"
 INPUT: Final = "input"
@@ -35,16 +30,6 @@ DENY: Final = "d_"
 def is_marker(chain: str) -> bool:
     """Whether a chain of this name marks a table as ours, in whatever layout."""
     return _ANY_MARKER.fullmatch(chain) is not None
-
-
-def is_usable_interface(name: str) -> bool:
-    """Whether an interface name can be written into nft's text as it is."""
-    return _INTERFACE.fullmatch(name) is not None and name not in {".", ".."}
-
-
-def plain(text: str) -> str:
-    """Reduce text that comes from the cluster to what can stand in a comment without harm."""
-    return _UNSAFE.sub("_", text)[:_LABEL_LENGTH]
 
 
 def allow_chain(rule_id: int) -> str:

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from polyplane.backend_kit.attachments import Attachment, Attachments
 from polyplane.ir.cidr import BITS, Cidr
 from polyplane.ir.delta import Delta
 from polyplane.ir.program import Direction, EndpointId
 from polyplane.ir.tabulate import ClassId, StackId, Tabulated, Tabulator
-from polyplane_nftables.attachments import Attachment, Attachments
 from polyplane_nftables.decisions import Decisions
 from polyplane_nftables.native import Chain, Kind, Native, Rule
 from polyplane_nftables.owned import ADDRESS_TYPE, KEYWORD, PROTOCOL_FAMILY, Names

@@ -1,7 +1,7 @@
 """How each endpoint is told apart in the kernel: by its host-side interface, or by its addresses.
 
 By interface is safe against forged source addresses and is used wherever it can be. By address go endpoints whose interface
-is unknown, has a name that nft's text cannot hold, or is claimed by several endpoints (one of the claims is wrong, and no
+is unknown, has a name that native text cannot hold, or is claimed by several endpoints (one of the claims is wrong, and no
 claim may take another pod's policy away).
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from polyplane.backend_kit.labels import is_usable_interface
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.delta import Delta, PutEndpoint, RemoveEndpoint
 from polyplane.ir.program import Endpoint, EndpointId
-from polyplane_nftables.owned import is_usable_interface
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from polyplane.backend_kit.labels import is_usable_interface, isolation_label, origin_label, plain
+from polyplane.backend_kit.messages import shorten
+from polyplane.backend_kit.namespaces import in_namespace
+from polyplane.backend_kit.options import is_int, log_group_option, netns_option, refuse_unknown
+from polyplane.errors import ConfigError
+from polyplane.ir.program import Direction, Origin
+
+
+def test_labels_hold_nothing_that_needs_quoting() -> None:
+    hostile = Origin(kind="NetworkPolicy", namespace="a b", name='x"; drop\n', direction=Direction.INGRESS, index=0)
+    assert origin_label(hostile) == "NetworkPolicy/a_b/x_drop_/ingress/0"
+    assert isolation_label((hostile, hostile)).count("_drop_") == 2
+    assert len(plain("x" * 1000)) == 96
+
+
+@pytest.mark.parametrize(
+    ("name", "usable"),
+    [
+        ("veth0", True),
+        ("eth0.5@if3", True),
+        ("a" * 16, False),
+        ("veth*", False),
+        ("veth+", False),
+        ("", False),
+        ("..", False),
+        ("a b", False),
+    ],
+)
+def test_interfaces(name: str, *, usable: bool) -> None:
+    assert is_usable_interface(name) is usable
+
+
+def test_complaints_are_short() -> None:
+    assert shorten("one\n  two\n", "nft") == "one | two"
+    assert len(shorten("x" * 10_000, "nft")) == 300
+    assert shorten(" ", "nft") == "nft failed without a message"
+
+
+def test_options_name_the_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"\[backend.x\] tabel: .*did you mean table"):
+        refuse_unknown("[backend.x]", ["tabel"], ["table", "netns"])
+    with pytest.raises(ConfigError, match="there are table, netns"):
+        refuse_unknown("[backend.x]", ["zzz"], ["table", "netns"])
+    with pytest.raises(ConfigError, match="no absolute path"):
+        netns_option("[backend.x]", "here")
+    with pytest.raises(ConfigError, match="0 to 65535"):
+        log_group_option("[backend.x]", 70000)
+    assert is_int(1)
+    assert not is_int(True)  # noqa: FBT003 (the point of the test)
+    assert not is_int("1")
+
+
+def test_a_call_without_namespace_stays_in_its_thread_and_failures_come_back() -> None:
+    assert in_namespace(None, os.getpid) == os.getpid()
+    with pytest.raises(FileNotFoundError, match="there-is-none"):
+        in_namespace("/run/netns/there-is-none", os.getpid)
