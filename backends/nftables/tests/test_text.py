@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nft_programs import examples, program
 
+from polyplane.backend_kit.labels import is_usable_interface, plain
 from polyplane.errors import ConfigError
 from polyplane_nftables.backend import NftablesBackend
 from polyplane_nftables.batch import write_batch, write_whole
@@ -15,7 +16,7 @@ from polyplane_nftables.layout import Layout
 from polyplane_nftables.listing import NotUnderstood, parse_counters, parse_listing
 from polyplane_nftables.native import Chain, Changes, Kind, Native, Rule, difference
 from polyplane_nftables.options import NftablesOptions
-from polyplane_nftables.owned import is_usable_interface, plain, rule_id_of
+from polyplane_nftables.owned import rule_id_of
 
 
 @pytest.mark.parametrize(
