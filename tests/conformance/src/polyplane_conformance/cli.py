@@ -110,7 +110,7 @@ def run(
     corpus: Annotated[Path | None, typer.Option(help="Also run the foreign cases below this directory.")] = None,
     scenario: Annotated[str | None, typer.Option(help="Only scenarios and behaviours whose name fits this pattern.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report: JSON if the name ends so, otherwise YAML.")] = None,
-    golden: Annotated[Path | None, typer.Option(help="The backend's golden files, if not in its tests/golden.")] = None,
+    golden: Annotated[Path | None, typer.Option(help="The backend's golden files, if not in its tests/golden/conformance.")] = None,
     gaps: Annotated[Path | None, typer.Option(help="The backend's gaps, if not in its conformance.toml.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show how both sides of each disagreement came about.")] = False,
 ) -> None:

@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--polyplane-scenario", metavar="GLOB", help="only scenarios and behaviours whose name fits")
     group.addoption("--polyplane-corpus", type=Path, metavar="DIR", help="also run the foreign cases in this directory")
     group.addoption("--polyplane-gaps", type=Path, metavar="FILE", help="the backend's gaps, if not in its own conformance.toml")
-    group.addoption("--polyplane-golden", type=Path, metavar="DIR", help="golden files, if not in the backend's own tests/golden")
+    group.addoption("--polyplane-golden", type=Path, metavar="DIR", help="golden files, if not in the backend's own tests/golden/conformance")
     group.addoption("--polyplane-update-golden", action="store_true", help="write the golden files instead of comparing with them")
     group.addoption("--polyplane-report", type=Path, metavar="FILE", help="write a report, YAML or (.json) JSON")
     parser.addini("polyplane_backends", "backends on trial when no --polyplane-backend is given", type="args", default=["memory"])

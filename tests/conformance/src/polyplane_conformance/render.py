@@ -19,7 +19,7 @@ from polyplane_conformance.model import world_of
 from polyplane_conformance.scenario import Scenario
 
 #: Where backends keep their golden files, relative to their package or checkout.
-PLACES: Final = ("golden", "tests/golden")
+PLACES: Final = ("golden/conformance", "tests/golden/conformance")
 
 
 class Impure(AssertionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from polyplane.ir.program import DenyAction, Options
 from polyplane_conformance.cast import plan
 from polyplane_conformance.probe.model import TCP, Outcome, Probe, Traffic
 from polyplane_conformance.sandbox import SandboxError, Service
-from polyplane_conformance.stage import Stage, have, only_from, pod, policy
+from polyplane_conformance.stage import Stage, have, only_from, pod, policy, wait_for
 
 pytestmark = [pytest.mark.tier("netns"), pytest.mark.netns]
 
@@ -21,6 +22,20 @@ SEND = "import socket,sys; f=socket.AF_INET6 if ':' in sys.argv[1] else socket.A
 ECHO = "import socket,sys; f=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET; s=socket.socket(f,2); s.bind((sys.argv[1],int(sys.argv[2]))); print('ready',flush=True)\nwhile True:\n d,a=s.recvfrom(9000); s.sendto(d,a)"
 #: Sends a datagram to a port nobody listens on; prints what the error says.
 KNOCK = "import socket,sys; f=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET; s=socket.socket(f,2); s.settimeout(1.5); s.connect((sys.argv[1],int(sys.argv[2]))); s.send(b'x')\ntry: s.recv(9)\nexcept OSError as e: print(type(e).__name__)"
+
+#: Answers a datagram only when its sender has gone; says what came of it.
+LATE = (
+    "import socket,sys,time; f=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET; s=socket.socket(f,2); "
+    "s.bind((sys.argv[1],int(sys.argv[2]))); print('ready',flush=True); d,a=s.recvfrom(9); s.connect(a); s.settimeout(1.5); "
+    "time.sleep(0.3); s.send(b'x')\n"
+    "try: s.recv(9)\n"
+    "except OSError as e: print(type(e).__name__,flush=True)"
+)
+#: Sends a datagram and goes.
+GONE = (
+    "import socket,sys; f=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET; s=socket.socket(f,2); "
+    "s.sendto(b'x',(sys.argv[1],int(sys.argv[2])))"
+)
 
 
 @pytest.fixture
@@ -98,6 +113,18 @@ def test_errors_about_allowed_traffic_come_back(stage: Stage, family: int) -> No
     stage.expect(denied=["y/a -> x/a"], families=[family])
     said = stage.run(sys.executable, "-c", KNOCK, plan().of("y/a")[family], "4444", where="x/a")
     assert said.strip() == "ConnectionRefusedError"
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_errors_about_replies_come_through(stage: Stage, tmp_path: Path, family: int) -> None:
+    """A server is told that its client has gone, although the rule that let the client in speaks of UDP only."""
+    stage.begin(policy("x/door", podSelector=pod("a"), ingress=only_from("b", ports=[{"protocol": "UDP", "port": 5556}])))
+    address, said = plan().of("x/a")[family], tmp_path / "server.log"
+    server = stage.sandbox.spawn("x/a", [sys.executable, "-c", LATE, address, "5556"], output=said)
+    wait_for(lambda: said.exists() and "ready" in said.read_text(encoding="utf-8"), "the server")
+    stage.run(sys.executable, "-c", GONE, address, "5556", where="x/b")
+    server.wait(10)
+    assert "ConnectionRefusedError" in said.read_text(encoding="utf-8")
 
 
 def test_neighbours_are_found(stage: Stage) -> None:

@@ -18,7 +18,7 @@ def test_golden(backend: Backend, scenario: Scenario, pytestconfig: pytest.Confi
     """The backend's native text is what its golden file says, and the same every time."""
     folder = golden_folder(backend.name, pytestconfig.getoption("--polyplane-golden"))
     if folder is None:
-        pytest.skip(f"{backend} keeps no golden files; make the folder tests/golden beside its pyproject.toml")
+        pytest.skip(f"{backend} keeps no golden files; make the folder tests/golden/conformance beside its pyproject.toml")
     text = render_scenario(scenario, load_backend(backend.name, backend.options))
     path = golden_file(folder, scenario)
     if pytestconfig.getoption("--polyplane-update-golden"):
