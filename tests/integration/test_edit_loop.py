@@ -41,7 +41,7 @@ EDITS = """\
 set -eu
 cd "$1"
 good=$(cat policy.yaml)
-while :; do
+while [ ! -e "$2" ]; do
     echo "# a remark" >> policy.yaml                                        # a change that changes nothing
     echo "$good" > .policy.yaml.swp; rm .policy.yaml.swp                    # an editor's swap file
     echo "$good" > policy.yaml~                                             # and its backup
@@ -128,11 +128,11 @@ def test_holds_under_a_loop_of_edits(agent: Agent, tmp_path: Path) -> None:
     script = tmp_path / "edits.sh"
     script.write_text(EDITS)
     with agent.sandbox.barrage(AS_WRITTEN, rate_per_second=100) as barrage:
-        loop = subprocess.Popen(["bash", script, agent.directory])
+        enough = tmp_path / "enough"
+        loop = subprocess.Popen(["bash", script, agent.directory, enough])
         time.sleep(8)
-        assert loop.poll() is None, "the loop of edits itself broke"
-        loop.kill()
-        loop.wait()
+        enough.touch()
+        assert loop.wait(timeout=20) == 0, "the loop of edits itself broke"
         report = barrage.stop()
     assert report.clean, str(report)
     assert agent.process.poll() is None
