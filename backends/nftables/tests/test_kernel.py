@@ -77,8 +77,9 @@ def test_a_pod_like_others_costs_its_own_elements(backend: NftablesBackend) -> N
     pods = [endpoint(f"p{at}", f"veth{at}", f"10.0.1.{at}", f"fd00::1:{at}", ingress=stack) for at in range(1, 51)]
     before, after = program(*pods[:-1], allow, FRONT), program(*pods, allow, FRONT)
     backend.polyplane_apply(diff(EMPTY, before))
-    # Its interface: in the set of interfaces, in the two default maps and the two maps of front's class; itself as own peer twice.
-    assert backend.polyplane_apply(diff(before, after)).detail == {"elements": 7}
+    # Its interface: in the set of interfaces, in the two default maps and the two maps of front's class; its two addresses:
+    # bound to the interface, and as traffic to itself.
+    assert backend.polyplane_apply(diff(before, after)).detail == {"elements": 9}
 
 
 def test_a_policy_that_changes_leaves_other_counters_alone(backend: NftablesBackend, namespace: Namespace) -> None:

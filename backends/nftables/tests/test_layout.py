@@ -10,7 +10,7 @@ from nft_simulator import Simulator
 
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.evaluate import Packet, Verdict, endpoint_of, evaluate
-from polyplane.ir.program import EMPTY, DenyAction, Established, Options, Program
+from polyplane.ir.program import EMPTY, DenyAction, Direction, Established, Options, Program
 from polyplane.reconcile.diff import diff
 from polyplane_nftables.layout import Layout
 from polyplane_nftables.native import Native, difference
@@ -102,11 +102,24 @@ def test_a_neighbour_cannot_borrow_an_address() -> None:
     assert not simulator.forward(packet, "veth-a", "uplink").allowed
 
 
+@pytest.mark.parametrize("way", [IN, OUT])
+def test_a_wrong_interface_opens_nothing(way: Direction) -> None:
+    """Whoever can write the annotation could else leave all policy behind by naming an interface that is not the pod's."""
+    wrong = endpoint("a", "elsewhere", "10.0.0.1", **{way.value: isolated(way)})
+    simulator = Simulator(Layout.of(program(wrong)).native)
+    one, other = (Cidr.parse(text) for text in ("10.0.0.1", "192.0.2.1"))
+    packet = Packet(source=other if way is IN else one, destination=one if way is IN else other, protocol=6, port=80)
+    assert not simulator.forward(packet, "veth-a", "veth-a").allowed
+    back = replace(packet, source=packet.destination, destination=packet.source)
+    assert simulator.forward(back, "veth-a", "veth-a").allowed
+
+
 def test_input_asks_egress_only() -> None:
     simulator = Simulator(Layout.of(program(endpoint("a", "veth-a", "10.0.0.1", egress=isolated(OUT)))).native)
     to_node = Packet(source=Cidr.parse("10.0.0.1"), destination=Cidr.parse("172.31.0.1"), protocol=6, port=80)
     assert not simulator.forward(to_node, "veth-a", "lo", hook="input").allowed
-    assert simulator.forward(to_node, "veth-b", "lo", hook="input").allowed
+    assert not simulator.forward(to_node, "veth-b", "lo", hook="input").allowed, "forged"
+    assert simulator.forward(replace(to_node, source=Cidr.parse("10.0.0.9")), "veth-b", "lo", hook="input").allowed
 
 
 def test_an_interface_that_two_endpoints_claim_tells_neither() -> None:
@@ -148,3 +161,12 @@ def test_a_moved_endpoint_leaves_nothing_behind() -> None:
     layout = Layout.of(here)
     layout.follow(diff(here, there))
     assert content(layout.native) == content(Layout.of(there).native)
+
+
+def test_two_endpoints_with_one_address_at_two_interfaces_part_cleanly() -> None:
+    one, two = (endpoint(name, f"veth-{name}", "10.0.0.1", ingress=isolated(IN)) for name in ("a", "b"))
+    both, alone = program(one, two), program(two)
+    layout = Layout.of(both)
+    layout.follow(diff(both, alone))
+    assert layout.native.elements["in_bound4"] == {"10.0.0.1": ""}
+    assert content(layout.native) == content(Layout.of(alone).native)

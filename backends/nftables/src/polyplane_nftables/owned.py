@@ -73,6 +73,10 @@ class Names:
         """Set of addresses of endpoints that have no usable interface."""
         return f"{self._short}_ips{family}"
 
+    def bound(self, family: int) -> str:
+        """Set of addresses of endpoints that are known by their interface, where alone these addresses may be met."""
+        return f"{self._short}_bound{family}"
+
     def hosts(self, family: int) -> str:
         """Map: one address to the chain of its class."""
         return f"{self._short}_hosts{family}"

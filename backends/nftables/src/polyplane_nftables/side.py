@@ -7,6 +7,7 @@ class. Where a class makes no difference to a stack there is no element, and the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -59,6 +60,7 @@ class Side:
         self._class_of_map: Final[dict[str, ClassId]] = {}
         self._segments: Final = {family: Segments(family) for family in BITS}
         self._placed: Final[dict[EndpointId, tuple[Attachment, StackId]]] = {}
+        self._bound: Final[Counter[Cidr]] = Counter()
         self._own: Final[dict[EndpointId, _Own]] = {}
         self._own_addresses: Final[dict[Cidr, EndpointId]] = {}
         self._lasting: Final = frozenset(self.names.hosts(family) for family in BITS)
@@ -129,12 +131,22 @@ class Side:
                 self._native.set_element(
                     names.default(family, by_interface=True), _quoted(attachment.interface), f"goto {chain}" if present else None
                 )
+            for address in attachment.own:
+                self._bind(address, present=present)
         for address in attachment.addresses:
             family, text = address.family, address_text(address.family, address.address)
             self._native.set_element(names.addresses(family), text, value)
             self._native.set_element(names.default(family, by_interface=False), text, f"goto {stack.default[family]}" if present else None)
         for class_id, chain in stack.classes.items():
             self._write_class(attachment, class_id, chain if present else None)
+
+    def _bind(self, address: Cidr, *, present: bool) -> None:
+        """Hold an address to its endpoint's interface; two endpoints may claim one, so it is counted."""
+        self._bound[address] += 1 if present else -1
+        if not self._bound[address]:
+            del self._bound[address]
+        value = "" if address in self._bound else None
+        self._native.set_element(self.names.bound(address.family), address_text(address.family, address.address), value)
 
     def _write_class(self, attachment: Attachment, class_id: ClassId, chain: str | None) -> None:
         value = None if chain is None else f"goto {chain}"
@@ -252,6 +264,10 @@ class Side:
                 yield Rule(f"meta nfproto {_PROTOCOL_NAME[family]} {condition}", listed=f"meta nfproto {protocol} {condition}")
             if names.addresses(family) in self._native.elements:
                 yield Rule(f"{self._near(family, by_interface=False)} @{names.addresses(family)} goto {names.classify(family)}")
+        # Forged, or the interface that we were told is not the endpoint's: then nothing above would have applied its policy.
+        for family in BITS:
+            if names.bound(family) in self._native.elements:
+                yield Rule(f"{self._near(family, by_interface=False)} @{names.bound(family)} counter drop", "not at its interface")
 
     def _classify_rules(self, family: int) -> Iterator[Rule]:
         names, keyword = self.names, KEYWORD[family]
@@ -288,6 +304,7 @@ class Side:
     def _kinds_of(self, family: int) -> Iterator[tuple[str, Kind]]:
         names, address = self.names, ADDRESS_TYPE[family]
         yield names.addresses(family), Kind(address, is_map=False)
+        yield names.bound(family), Kind(address, is_map=False)
         yield names.hosts(family), Kind(address, is_map=True)
         # The second part of the key says nothing new. It makes the map a concatenated one: nft 1.0.6 reads all plain interval
         # sets of the network namespace before it edits any element of any set (1.4 s at 100,000 ranges), but not these.
