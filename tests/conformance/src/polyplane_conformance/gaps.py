@@ -24,17 +24,20 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Final, Literal
 
 import msgspec
 
 from polyplane.hookspecs import BACKENDS
 from polyplane.plugins import find
+from polyplane_conformance import suite
 
 FILE: Final = "conformance.toml"
 
@@ -121,6 +124,20 @@ def distribution_folders(backend: str) -> tuple[Path, ...]:
     folder = Path(spec.origin).parent
     checkout = [parent for parent in folder.parents[:2] if (parent / "pyproject.toml").exists()]
     return (folder, *checkout)
+
+
+def behaviour_name(function: Callable[..., object]) -> str:
+    """Return the name under which a test of the suite that plays no scenario is known: ``behaviour/agent-restart-is-hitless``."""
+    module = function.__module__.rpartition(".")[2].removeprefix("test_")
+    topic, _, rest = module.partition("_")
+    return "/".join((topic, "-".join(filter(None, (rest, function.__name__.removeprefix("test_")))))).replace("_", "-")
+
+
+def behaviours() -> tuple[str, ...]:
+    """Return the names of all tests of the suite that play no scenario."""
+    modules = [import_module(found.name) for found in iter_modules(suite.__path__, f"{suite.__name__}.") if "behaviour" in found.name]
+    functions = [value for module in modules for name, value in vars(module).items() if name.startswith("test_")]
+    return tuple(behaviour_name(function) for function in functions)
 
 
 def _version(text: str) -> tuple[int, ...]:

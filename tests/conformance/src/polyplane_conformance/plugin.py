@@ -7,18 +7,23 @@ and collects a report.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from polyplane_conformance.gaps import Gap, Gaps, load_gaps
+from polyplane_conformance.gaps import Gap, GapError, Gaps, behaviour_name, behaviours, load_gaps
 from polyplane_conformance.report import Entry, Report, Status
 from polyplane_conformance.results import Outcome
 from polyplane_conformance.scenario import TIERS, Scenario, load_scenarios
+
+if TYPE_CHECKING:
+    from polyplane_conformance.rig import Rigs
+    from polyplane_conformance.stage import Stage
 
 REPORT: Final = pytest.StashKey[Report]()
 _OUTCOME: Final = pytest.StashKey[Outcome]()
@@ -51,7 +56,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--polyplane-scenario", metavar="GLOB", help="only scenarios and behaviours whose name fits")
     group.addoption("--polyplane-corpus", type=Path, metavar="DIR", help="also run the foreign cases in this directory")
     group.addoption("--polyplane-gaps", type=Path, metavar="FILE", help="the backend's gaps, if not in its own conformance.toml")
-    group.addoption("--polyplane-golden", type=Path, metavar="DIR", help="golden files, if not in the backend's own tests/golden/conformance")
+    group.addoption(
+        "--polyplane-golden", type=Path, metavar="DIR", help="golden files, if not in the backend's own tests/golden/conformance"
+    )
     group.addoption("--polyplane-update-golden", action="store_true", help="write the golden files instead of comparing with them")
     group.addoption("--polyplane-report", type=Path, metavar="FILE", help="write a report, YAML or (.json) JSON")
     parser.addini("polyplane_backends", "backends on trial when no --polyplane-backend is given", type="args", default=["memory"])
@@ -120,24 +127,61 @@ def _parametrize(
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Drop what was not asked for, and check that every gap names something."""
-    tiers, pattern = config.getoption("--polyplane-tier"), config.getoption("--polyplane-scenario")
-    dropped = []
-    for item in items:
-        marker = item.get_closest_marker("tier")
-        if marker is not None and (
-            (tiers is not None and marker.args[0] not in tiers)
-            or (
-                pattern is not None
-                and "scenario" not in _arguments(item)
-                and "case" not in _arguments(item)
-                and not _wanted(config, name_of(item))
-            )
-        ):
-            dropped.append(item)
+    """Drop what was not asked for, put scenarios that can share a sandbox next to each other, and let gaps count."""
+    suite = [item for item in items if item.get_closest_marker("tier") is not None]
+    if not suite:
+        return
+    dropped = {item for item in suite if not _asked_for(config, item)}
     if dropped:
-        config.hook.pytest_deselected(items=dropped)
+        config.hook.pytest_deselected(items=list(dropped))
         items[:] = [item for item in items if item not in dropped]
+    places: dict[str, int] = {}
+    items.sort(key=lambda item: _place_of(item, places))
+    for backend in {str(one): one for item in items if isinstance(one := _arguments(item).get("backend"), Backend)}.values():
+        _check_gaps(config, backend)
+    for item in items:
+        _excuse(item)
+
+
+def _excuse(item: pytest.Item) -> None:
+    """Expect a behaviour to fail where the backend states a gap; scenarios are judged cell by cell instead (`judge`)."""
+    backend, marker = _arguments(item).get("backend"), item.get_closest_marker("tier")
+    if isinstance(backend, Backend) and marker is not None and not isinstance(_subject(item), Scenario):
+        gap = backend.gaps.find(name_of(item), marker.args[0])
+        if gap is not None:
+            item.add_marker(pytest.mark.xfail(reason=f"{gap.kind}: {gap.reason}", strict=True))
+
+
+def _asked_for(config: pytest.Config, item: pytest.Item) -> bool:
+    tiers, marker = config.getoption("--polyplane-tier"), item.get_closest_marker("tier")
+    if marker is None or (tiers is not None and marker.args[0] not in tiers):
+        return False
+    return isinstance(_subject(item), Scenario) or _wanted(config, name_of(item))
+
+
+def _place_of(item: pytest.Item, places: dict[str, int]) -> int:
+    """A number for the sandbox that a test needs; -1 for none, or the shared one."""
+    marker, subject = item.get_closest_marker("tier"), _subject(item)
+    if marker is None or marker.args[0] != "netns" or not isinstance(subject, Scenario):
+        return -1
+    from polyplane_conformance.rig import topology_of
+
+    return places.setdefault(f"{_arguments(item)['backend']} {topology_of(subject)}", len(places))
+
+
+def _check_gaps(config: pytest.Config, backend: Backend) -> None:
+    if backend.gaps.gaps:
+        known = [scenario.name for scenario in (*load_scenarios(), *_corpus(config))]
+        try:
+            backend.gaps.check([*known, *behaviours()])
+        except GapError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+def _subject(item: pytest.Item) -> object:
+    """The scenario or foreign case of a test, if it has one."""
+    arguments = _arguments(item)
+    return arguments.get("scenario") or arguments.get("case")
 
 
 def _arguments(item: pytest.Item) -> dict[str, object]:
@@ -147,13 +191,10 @@ def _arguments(item: pytest.Item) -> dict[str, object]:
 
 def name_of(item: pytest.Item) -> str:
     """Return the name under which a test of the suite is reported: its scenario, case or behaviour."""
-    arguments = _arguments(item)
-    for key in ("scenario", "case"):
-        if isinstance(subject := arguments.get(key), Scenario):
-            return subject.name
-    module = item.module.__name__.rpartition(".")[2].removeprefix("test_") if isinstance(item, pytest.Function) else "other"
-    function = getattr(item, "originalname", item.name).removeprefix("test_")
-    return f"{module.replace('_', '-')}/{function.replace('_', '-')}"
+    subject = _subject(item)
+    if isinstance(subject, Scenario):
+        return subject.name
+    return behaviour_name(item.function) if isinstance(item, pytest.Function) else item.name
 
 
 @pytest.fixture
@@ -180,6 +221,29 @@ def judge(request: pytest.FixtureRequest) -> Judge:
         pytest.skip(f"{gap.kind}: {gap.reason}")
 
     return verdict
+
+
+@pytest.fixture(scope="session")
+def rigs(pytestconfig: pytest.Config) -> Iterator[Rigs]:
+    """The sandboxes of this run, built once for all scenarios whose pods are in the same places."""
+    if os.geteuid() != 0:
+        if pytestconfig.getoption("--polyplane-tier"):
+            pytest.fail("the netns tier makes network namespaces, which needs root; run this with sudo", pytrace=False)
+        pytest.skip("the netns tier makes network namespaces, which needs root")
+    from polyplane_conformance.rig import Rigs
+
+    made = Rigs()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def stage(rigs: Rigs, backend: Backend) -> Stage:
+    """The shared cast in a sandbox, enforced by the backend on trial; no policy yet."""
+    from polyplane_conformance.rig import BARE, topology_of
+    from polyplane_conformance.stage import Stage
+
+    return Stage(rigs.get(topology_of(BARE), backend))
 
 
 @pytest.hookimpl(wrapper=True)

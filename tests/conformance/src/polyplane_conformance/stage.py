@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from polyplane.ir.program import Options
 from polyplane_conformance.actions import Action, ApplyPolicy
@@ -19,12 +19,8 @@ from polyplane_conformance.cast import NODE
 from polyplane_conformance.expectation import Service
 from polyplane_conformance.probe.client import Stream
 from polyplane_conformance.probe.model import Outcome, Probe, Traffic
-from polyplane_conformance.rig import Rig
-from polyplane_conformance.scenario import Scenario, read_scenarios
+from polyplane_conformance.rig import BARE, Rig
 from polyplane_conformance.world import World
-
-#: The cast and nothing else.
-BARE: Final[Scenario] = next(iter(read_scenarios("{name: behaviour/bare, description: the cast, steps: []}", where="stage")))
 
 
 def policy(name: str, **spec: Any) -> ApplyPolicy:

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from polyplane_conformance.gaps import GapError, Gaps, behaviours, load_gaps
+from polyplane_conformance.scenario import load_scenarios
+
+NAMES = [scenario.name for scenario in load_scenarios()]
+
+
+def written(folder: Path, text: str) -> Gaps:
+    path = folder / "conformance.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_gaps("memory", path)
+
+
+def test_a_gap_covers_names_by_pattern_and_tier(tmp_path: Path) -> None:
+    gaps = written(tmp_path, '[[gap]]\nscenario = "ports/*sctp*"\ntier = "netns"\nkind = "notyet"\nreason = "r"\n')
+    gaps.check(NAMES)
+    assert gaps.find("ports/number-sctp", "netns") is not None
+    assert gaps.find("ports/number-sctp", "render") is None
+    assert gaps.find("ports/number-tcp", "netns") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[[gap]]\nscenario = "ports/x"\nkind = "sometime"\nreason = "r"\n', "sometime"),
+        ('[[gap]]\nscenario = "ports/x"\nkind = "never"\n', "reason"),
+        ('[[gaps]]\nscenario = "ports/x"\n', "gaps"),
+        ("[[gap]\n", "conformance.toml"),
+    ],
+)
+def test_an_unusable_file_is_an_error(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(GapError, match=problem):
+        written(tmp_path, text)
+
+
+def test_a_gap_that_names_nothing_is_an_error(tmp_path: Path) -> None:
+    gaps = written(tmp_path, '[[gap]]\nscenario = "ports/nobody"\nkind = "never"\nreason = "r"\n')
+    with pytest.raises(GapError, match="names no scenario"):
+        gaps.check(NAMES)
+
+
+def test_a_gap_ends_with_the_kernel_it_waits_for(tmp_path: Path) -> None:
+    gaps = written(tmp_path, '[[gap]]\nscenario = "ports/*"\nkind = "notyet"\nreason = "r"\nsince_kernel = "2.6"\n')
+    with pytest.raises(GapError, match=r"ends with kernel 2\.6"):
+        gaps.check(NAMES)
+
+
+def test_behaviours_have_names_that_a_gap_can_state(tmp_path: Path) -> None:
+    assert "behaviour/agent-restart-is-hitless" in behaviours()
+    gaps = written(tmp_path, '[[gap]]\nscenario = "behaviour/traffic-reject-answers"\nkind = "notimpl"\nreason = "r"\n')
+    gaps.check([*NAMES, *behaviours()])
+
+
+def test_nftables_states_how_it_can_be_harmed() -> None:
+    assert load_gaps("nftables").damage

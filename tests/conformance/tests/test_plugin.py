@@ -1,0 +1,70 @@
+"""The plugin as an outsider uses it: in a run of its own, with backends that are wrong on purpose."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def run_suite(folder: Path, *arguments: str, **environment: str) -> tuple[int, dict[str, Any], str]:
+    report = folder / "report.json"
+    argv = [sys.executable, "-m", "pytest", "--pyargs", "polyplane_conformance.suite", "-c", os.devnull, "--rootdir", str(folder)]
+    argv += ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", "--polyplane-report", str(report), *arguments]
+    done = subprocess.run(argv, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    data = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
+    return done.returncode, data, done.stdout + done.stderr
+
+
+def test_one_scenario_by_name(tmp_path: Path) -> None:
+    code, report, _ = run_suite(tmp_path, "--polyplane-tier", "model", "--polyplane-scenario", "union/open-to-all")
+    assert code == 0
+    names = {result["name"] for result in report["results"] if result["status"] == "passed"}
+    assert names == {"union/open-to-all"}
+    assert report["cells"] > 100
+
+
+def test_golden_files_are_written_compared_and_missed(tmp_path: Path) -> None:
+    golden = tmp_path / "golden"
+    golden.mkdir()
+    arguments = ("--polyplane-tier", "render", "--polyplane-backend", "memory", "--polyplane-golden", str(golden))
+    arguments += ("--polyplane-scenario", "union/open-to-all")
+    assert run_suite(tmp_path, *arguments)[0] == 1
+    assert run_suite(tmp_path, *arguments, "--polyplane-update-golden")[0] == 0
+    assert run_suite(tmp_path, *arguments)[0] == 0
+    file = golden / "union" / "open-to-all.txt"
+    file.write_text(file.read_text(encoding="utf-8").replace("allow", "deny"), encoding="utf-8")
+    code, report, _ = run_suite(tmp_path, *arguments)
+    assert code == 1
+    assert "rendered now" in next(result["detail"] for result in report["results"] if result["status"] == "failed")
+
+
+def test_a_gap_that_names_nothing_stops_the_run(tmp_path: Path) -> None:
+    gaps = tmp_path / "conformance.toml"
+    gaps.write_text('[[gap]]\nscenario = "nowhere/nothing"\nkind = "never"\nreason = "r"\n', encoding="utf-8")
+    arguments = ("--polyplane-tier", "render", "--polyplane-backend", "memory", "--polyplane-gaps", str(gaps))
+    code, _, said = run_suite(tmp_path, *arguments)
+    assert code == 4
+    assert "names no scenario" in said
+
+
+def test_a_corpus_that_is_none_is_an_error(tmp_path: Path) -> None:
+    code, _, said = run_suite(tmp_path, "--polyplane-tier", "model", "--polyplane-corpus", str(tmp_path))
+    assert code != 0
+    assert "holds no corpus" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(("--scenario", "union/open-to-all"), 0), (("--scenario", "nowhere/*"), 1), (("--backend", "nobody"), 2)]
+)
+def test_the_command_says_by_its_status_what_it_found(tmp_path: Path, arguments: tuple[str, ...], code: int) -> None:
+    argv = [sys.executable, "-c", "from polyplane_conformance.cli import main; main()", "run", "--tier", "model", *arguments]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    if code == 0:
+        assert done.stdout.splitlines()[-1].startswith("2 passed, 0 failed")
