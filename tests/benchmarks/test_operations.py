@@ -90,7 +90,7 @@ LARGE = [Size(1000, 1000), Size(10_000, 100), Size(10_000, 1000)]
 
 
 @pytest.mark.parametrize("size", [*SMALL, *(pytest.param(size, marks=pytest.mark.slow) for size in LARGE)], ids=str)
-def test_work_is_proportional_to_the_change(size: Size, recorder: Any, large: bool) -> None:  # noqa: FBT001  # a fixture
+def test_work_is_proportional_to_the_change(size: Size, recorder: Any, large: bool) -> None:  # a fixture
     if size in LARGE and not large:
         pytest.skip("large sizes are for make bench")
     events = list(size.events())

@@ -64,7 +64,8 @@ class Agent:
         name = config.backend
         self._dataplane: Final = load_backend(name, config.backend_options.get(name, {}), wrappers=wrappers)
         self._source: Final = load_source(config.source, config.source_options.get(config.source, {}))
-        self.store: Final = Store(dialects())
+        self._dialects: Final = dialects()
+        self.store: Final = Store(self._dialects)
         detect = self._detect if config.detect_node_addresses else None
         compiler = Compiler(
             node=config.node or socket.gethostname(),
@@ -103,7 +104,7 @@ class Agent:
         """
         with self._signals(), self._source:
             _log.info("starting", backend=self.config.backend, node=self.node, source=self.config.source)
-            self._source.start(self._queue.put)
+            self._source.start(self._queue.put, self._dialects)
             while not self._stopping:
                 wake_at = self.loop.step(time.monotonic())
                 if once and self._done():

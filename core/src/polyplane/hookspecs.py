@@ -144,8 +144,10 @@ class SourceHooks(Protocol):
     """One registered plugin implements these: where cluster objects come from. Constructed as ``Source(options)``."""
 
     @hookspec(firstresult=True)
-    def polyplane_source_start(self, emit: Callable[[SourceEvent], None]) -> bool:
+    def polyplane_source_start(self, emit: Callable[[SourceEvent], None], dialects: Sequence[Dialect]) -> bool:
         """Begin to deliver events through ``emit``, from threads of the source's own; return True at once.
+
+        ``dialects`` are the policy APIs that somebody reads, for sources that must ask for objects by their kind.
 
         ``emit`` only queues and may be called from any thread. The source emits every object it has, then
         `polyplane.cluster.model.InSync` once, then changes as they happen. It never emits InSync before everything it could

@@ -318,13 +318,15 @@ class Source:
         self._manager = _manager(SourceHooks, name, plugin)
         _require_hooks(self._manager, name, _specified(SourceHooks))
 
-    def start(self, emit: Callable[[SourceEvent], None]) -> None:
+    def start(self, emit: Callable[[SourceEvent], None], dialects: Sequence[Dialect] = ()) -> None:
         """Begin to receive events through ``emit``, which is called from other threads.
+
+        :param dialects: the policy APIs that are read
 
         :raises PolyplaneError: when the source cannot start
         """
         try:
-            self._manager.hook.polyplane_source_start(emit=emit)
+            self._manager.hook.polyplane_source_start(emit=emit, dialects=dialects)
         except PolyplaneError:
             raise
         except Exception as error:

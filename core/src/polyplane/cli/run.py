@@ -25,6 +25,7 @@ from polyplane.config import Config
 from polyplane.errors import ConfigError
 
 MANIFESTS = "manifests"
+KUBERNETES = "kubernetes"
 
 
 def run(
@@ -40,6 +41,7 @@ def run(
         ),
     ] = None,
     directory: Annotated[Path | None, typer.Option("--directory", "-d", help="Directory of the manifests source.")] = None,
+    kubeconfig: Annotated[Path | None, typer.Option("--kubeconfig", help="Kubeconfig of the kubernetes source.")] = None,
     established: EstablishedFlag = None,
     deny_action: DenyActionFlag = None,
     audit_interval: Annotated[float | None, typer.Option(help="Seconds between audits of what is in the kernel; 0: never.")] = None,
@@ -60,7 +62,7 @@ def run(
         "audit_interval": audit_interval,
         "log_level": log_level,
         "log_format": log_format,
-        **source_flags(source, directory),
+        **source_flags(source, directory, kubeconfig),
     }
 
     def load() -> Config:
@@ -71,8 +73,12 @@ def run(
     Agent(settings, reload=load).run(once=once)
 
 
-def source_flags(source: str | None, directory: Path | None) -> dict[str, object]:
-    """Return the settings for ``--source`` and ``--directory``: a path as source means the manifests in it."""
+def source_flags(source: str | None, directory: Path | None, kubeconfig: Path | None = None) -> dict[str, object]:
+    """Return the settings for ``--source``, ``--directory`` and ``--kubeconfig``: a path as source means the manifests in it."""
+    if kubeconfig is not None:
+        if directory is not None or source not in {None, KUBERNETES}:
+            raise ConfigError(f"--kubeconfig is for the source {KUBERNETES}, not for {source or MANIFESTS}")
+        return {"source": KUBERNETES, "source_options": {KUBERNETES: {"kubeconfig": str(kubeconfig)}}}
     is_path = source is not None and ("/" in source or source in {".", ".."} or Path(source).is_dir())
     if is_path and directory is not None:
         raise ConfigError(f"--source {source} and --directory {directory} both name a directory; give one of them")

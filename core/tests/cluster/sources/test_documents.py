@@ -206,7 +206,7 @@ yaml_words = st.lists(
 
 @settings(deadline=None)
 @given(st.one_of(st.binary(max_size=60), yaml_words.map(lambda words: "".join(words).encode())), st.booleans())
-def test_no_bytes_raise(content: bytes, is_json: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
+def test_no_bytes_raise(content: bytes, is_json: bool) -> None:
     lines = (
         content.count(b"\n")
         + content.count(b"\r")

@@ -1,0 +1,164 @@
+"""What is decoded of each object: the fields that policy needs, as plain mappings, everything else skipped unread.
+
+A field may be null wherever the server's own types allow it; a pod in a bookmark has ``"containers": null``. An object that
+does not fit its shape is decoded whole, so that `polyplane.cluster.decode` can say which field is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypedDict
+
+import msgspec
+
+Raw = dict[str, Any]
+
+
+class _Metadata(TypedDict, total=False):
+    name: str | None
+    namespace: str | None
+    labels: dict[str, str | None] | None
+    resourceVersion: str | None
+
+
+class _PodMetadata(_Metadata, total=False):
+    annotations: dict[str, str | None] | None
+
+
+class _Port(TypedDict, total=False):
+    name: str | None
+    containerPort: int | None
+    protocol: str | None
+
+
+class _Container(TypedDict, total=False):
+    ports: list[_Port | None] | None
+
+
+class _PodSpec(TypedDict, total=False):
+    nodeName: str | None
+    hostNetwork: bool | None
+    containers: list[_Container | None] | None
+    initContainers: list[_Container | None] | None
+
+
+class _PodIp(TypedDict, total=False):
+    ip: str | None
+
+
+class _PodStatus(TypedDict, total=False):
+    phase: str | None
+    podIP: str | None
+    podIPs: list[_PodIp | None] | None
+
+
+class _Pod(TypedDict, total=False):
+    metadata: _PodMetadata
+    spec: _PodSpec | None
+    status: _PodStatus | None
+
+
+class _Namespace(TypedDict, total=False):
+    metadata: _Metadata
+
+
+class _NodeAddress(TypedDict, total=False):
+    type: str | None
+    address: str | None
+
+
+class _NodeStatus(TypedDict, total=False):
+    addresses: list[_NodeAddress | None] | None
+
+
+class _Node(TypedDict, total=False):
+    metadata: _Metadata
+    status: _NodeStatus | None
+
+
+_ANYTHING: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+def decoder(shape: type[Any] | None) -> Callable[[msgspec.Raw], Raw]:
+    """Return a function that decodes one object; ``shape`` None keeps every field.
+
+    The function raises `msgspec.DecodeError` for what is no JSON object.
+    """
+    if shape is None:
+        return _ANYTHING.decode
+    typed = msgspec.json.Decoder(shape)
+
+    def decode(data: msgspec.Raw) -> Raw:
+        try:
+            found: Raw = typed.decode(data)
+        except msgspec.ValidationError:
+            return _ANYTHING.decode(data)
+        return found
+
+    return decode
+
+
+#: Shapes of the kinds that are no policies, all of API version v1. Policies are read whole: every field of theirs counts.
+SHAPES: Final[dict[str, type[Any]]] = {"Pod": _Pod, "Namespace": _Namespace, "Node": _Node}
+
+
+class Meta(msgspec.Struct, rename="camel", gc=False):
+    """``metadata`` as far as following a resource needs it."""
+
+    name: str | None = None
+    namespace: str | None = None
+    resource_version: str | None = None
+    annotations: dict[str, str | None] | None = None
+
+
+class Head(msgspec.Struct, gc=False):
+    """The metadata of any object."""
+
+    metadata: Meta = msgspec.field(default_factory=Meta)
+
+
+class ListMeta(msgspec.Struct, rename={"resource_version": "resourceVersion", "token": "continue"}):
+    """``metadata`` of a list."""
+
+    resource_version: str | None = None
+    token: str | None = None
+
+
+class Page(msgspec.Struct):
+    """One page of a list; the items are not decoded yet."""
+
+    metadata: ListMeta = msgspec.field(default_factory=ListMeta)
+    items: list[msgspec.Raw] | None = None
+
+
+class WatchEvent(msgspec.Struct):
+    """One line of a watch; the object is not decoded yet."""
+
+    type: str
+    object: msgspec.Raw
+
+
+class _ApiResource(msgspec.Struct):
+    name: str = ""
+    kind: str = ""
+    verbs: list[str] | None = None
+
+
+class ApiResources(msgspec.Struct):
+    """What discovery says about a group and version."""
+
+    resources: list[_ApiResource] | None = None
+
+
+class _GroupVersion(msgspec.Struct, rename="camel"):
+    group_version: str
+
+
+class _ApiGroup(msgspec.Struct):
+    versions: list[_GroupVersion] | None = None
+
+
+class ApiGroups(msgspec.Struct):
+    """All groups that a server has; it must say which, an empty answer is none."""
+
+    groups: list[_ApiGroup]
