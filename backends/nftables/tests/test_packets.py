@@ -9,12 +9,25 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from ir_programs import programs, stacks
-from nft_programs import IN, OUT, isolated, program, with_content_ids
+from nft_programs import IN, OUT, isolated, policy, program, rule, with_content_ids
 
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.evaluate import Packet, Verdict, evaluate
 from polyplane.ir.members import Members
-from polyplane.ir.program import EMPTY, Endpoint, EndpointId, IcmpType, Program, Stack
+from polyplane.ir.program import (
+    EMPTY,
+    AddressSet,
+    DenyAction,
+    Endpoint,
+    EndpointId,
+    Established,
+    IcmpType,
+    Options,
+    PortRange,
+    Program,
+    SetId,
+    Stack,
+)
 from polyplane.reconcile.diff import diff
 from polyplane_conformance.probe.model import Probe, Traffic
 from polyplane_conformance.reachability import Cell
@@ -105,3 +118,38 @@ def test_a_lost_connection_entry_does_not_turn_a_denied_connection_round(destina
             backend.polyplane_apply(diff(everything, nothing))
             subprocess.run(["nsenter", f"--net={sandbox.node_netns}", "conntrack", "-F"], check=True, capture_output=True)
             assert stream.silent()
+
+
+def test_no_change_loses_or_leaks_a_packet() -> None:
+    """Deltas, a repair, new options and the replacement of the whole table, each between two packets of a steady stream."""
+    topology = Topology.grid("x", "abc", families=(4,))
+    server, friend, stranger = topology.pods
+    members = AddressSet(id=SetId("friends"), label="friends", members=Members([Cidr.parse(friend.addresses[0])]))
+    more = replace(members, members=members.members.changed(added=[Cidr.parse("10.65.9.9")]))
+    allow = policy(IN, rule("web", IN, 0, sets=("friends",), protocol=6, ports=(PortRange(80, 80),)))
+    other = policy(IN, rule("other", IN, 0, sets=("friends",), protocol=6))
+    where = endpoint_of(server, ingress=isolated(IN, allow))
+    programs_in_turn = [
+        program(where, allow, members),
+        program(where, allow, more),
+        program(endpoint_of(server, ingress=isolated(IN, allow, other)), allow, other, more),
+        program(endpoint_of(server, ingress=isolated(IN, allow), by_address=True), allow, members),
+        program(where, allow, members, options=Options(established=Established.KEEP, deny_action=DenyAction.REJECT)),
+    ]
+    expected = {
+        Probe(source=friend.id, destination=server.id, traffic=Traffic(6, 80)): True,
+        Probe(source=stranger.id, destination=server.id, traffic=Traffic(6, 80)): False,
+    }
+    with Sandbox.build(topology) as sandbox:
+        backend = NftablesBackend({"netns": str(sandbox.node_netns)})
+        last = programs_in_turn[0]
+        backend.polyplane_apply(diff(EMPTY, last))
+        with sandbox.barrage(expected, 200) as barrage:
+            for wanted in programs_in_turn * 5:
+                backend.polyplane_apply(diff(last, wanted))
+                last = wanted
+                sandbox.run("node-1", ["nft", "add", "counter", "inet", "polyplane", "not_ours"])
+                NftablesBackend({"netns": str(sandbox.node_netns)}).polyplane_apply(diff(EMPTY, wanted))
+            report = barrage.stop()
+        assert backend.polyplane_audit(last) == ()
+    assert report.clean and len(report.shots) > 40, str(report)
