@@ -189,8 +189,8 @@ RENDERER: Final = (
     Fault(
         "forwarded packets are not asked on their way in",
         "polyplane_nftables/layout.py",
-        "(*_passing(options), *jumps, *self._mid_stream())",
-        "(*_passing(options), jumps[0], *self._mid_stream())",
+        "(*_passing(options), *jumps, *guards)",
+        "(*_passing(options), jumps[0], *guards)",
         "isolation/inbound-tcp",
     ),
     Fault(
