@@ -5,13 +5,14 @@ Sources put events on a queue from threads of their own; everything else happens
 
 from __future__ import annotations
 
+import math
 import queue
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import Enum, auto
 from pathlib import Path
 from types import FrameType
@@ -32,11 +33,17 @@ from polyplane.ir.features import ALL_FEATURES, Capabilities
 from polyplane.ir.program import Options, Program
 from polyplane.plugins import Dataplane, dialects, load_backend, load_observers, load_source
 from polyplane.reconcile.loop import Loop, Timing
+from polyplane.serve import Server
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.agent")
 
 #: Items taken from the queue between two steps of the loop, at most.
 MAX_TAKEN: Final = 1000
+#: The observer that ``/metrics`` shows.
+METRICS: Final = "metrics"
+#: Seconds between signs of life, and without one before the agent counts as stuck: longer than the slowest apply.
+BEAT: Final = 5.0
+STUCK: Final = 120.0
 
 
 class _Control(Enum):
@@ -59,7 +66,7 @@ class Agent:
         self.config = config
         self._reread: Final = reload
         # SimpleQueue, because its put may be interrupted by a signal handler that puts, too.
-        self._queue: queue.SimpleQueue[SourceEvent | _Control] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[SourceEvent, float] | _Control] = queue.SimpleQueue()
         self._stopping = False
         name = config.backend
         self._dataplane: Final = load_backend(name, config.backend_options.get(name, {}), wrappers=wrappers)
@@ -77,11 +84,14 @@ class Agent:
             store=self.store,
             compiler=compiler,
             dataplane=self._dataplane,
-            observers=load_observers(config.observers, config.observer_options),
+            observers=load_observers(_observers(config), config.observer_options),
             timing=timing(config),
             detect_addresses=detect,
         )
         self.node: Final = compiler.node
+        self._server: Final = Server(config.listen, alive=self.alive, ready=self.ready) if config.listen else None
+        self._beat = time.monotonic()
+        self._was_in_force = False
 
     @property
     def dataplane(self) -> Dataplane:
@@ -102,15 +112,30 @@ class Agent:
 
         :raises PolyplaneError: with ``once``, when it could not be brought into force
         """
-        with self._signals(), self._source:
+        with self._signals(), self._server or nullcontext(), self._source:
             _log.info("starting", backend=self.config.backend, node=self.node, source=self.config.source)
-            self._source.start(self._queue.put, self._dialects)
+            self._source.start(self._receive, self._dialects)
             while not self._stopping:
-                wake_at = self.loop.step(time.monotonic())
+                self._beat = time.monotonic()
+                wake_at = self.loop.step(self._beat)
+                self._was_in_force = self._was_in_force or self.loop.in_force
                 if once and self._done():
                     break
                 self._wait(wake_at)
         _log.info("stopped, the rules stay in force")
+
+    def alive(self) -> str | None:
+        """Say why the agent should be restarted; None if it should not. May be called from any thread."""
+        silent = time.monotonic() - self._beat
+        return f"the loop has been busy or stuck for {silent:.0f} s" if silent > STUCK else None
+
+    def ready(self) -> str | None:
+        """Say why this node's policies are not in force; None once they are. May be called from any thread."""
+        if not self.store.in_sync:
+            return f"the source {self.config.source} has not delivered everything yet"
+        if not self._was_in_force:
+            return "nothing has been applied yet"
+        return f"changes cannot be applied: {self.loop.last_error}" if self.loop.hopeless else None
 
     def _done(self) -> bool:
         if self.loop.last_error is not None and self.loop.hopeless:
@@ -122,6 +147,8 @@ class Agent:
 
         Bounded, or a source that never pauses would keep the loop from its work.
         """
+        if self._server is not None:
+            until = min(until or math.inf, time.monotonic() + BEAT)
         try:
             self._take(self._queue.get(timeout=None if until is None else max(0.0, until - time.monotonic())))
             for _ in range(MAX_TAKEN):
@@ -131,14 +158,18 @@ class Agent:
         except queue.Empty:
             return
 
-    def _take(self, item: SourceEvent | _Control) -> None:
+    def _receive(self, event: SourceEvent) -> None:
+        """Queue an event with the time of its arrival; called from the source's threads."""
+        self._queue.put((event, time.monotonic()))
+
+    def _take(self, item: tuple[SourceEvent, float] | _Control) -> None:
         match item:
             case _Control.STOP:
                 pass
             case _Control.RELOAD:
                 self._reload()
-            case _:
-                self.loop.offer(item, time.monotonic())
+            case (event, at):
+                self.loop.offer(event, at)
 
     def _reload(self) -> None:
         if self._reread is None:
@@ -181,6 +212,11 @@ class Agent:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _observers(config: Config) -> tuple[str, ...]:
+    """Return the observers to load: whoever is asked for metrics must have counted."""
+    return config.observers if not config.listen or METRICS in config.observers else (*config.observers, METRICS)
 
 
 def timing(config: Config) -> Timing:

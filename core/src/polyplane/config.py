@@ -108,6 +108,7 @@ class Config(BaseSettings):
     retry_max: float = Field(30, gt=0, le=3600, description="longest pause, in seconds, between attempts to apply after failures")
     log_level: LogLevel = Field(LogLevel.INFO, description="least important messages that are still logged")
     log_format: LogFormat = Field(LogFormat.TEXT, description="how log lines look")
+    listen: str = Field("", description="address:port of /healthz, /readyz and /metrics, such as 127.0.0.1:9469 or :9469; empty: none")
     source_options: _PluginOptions = Field({}, description="options of each source: [source.<name>] in the file")
     backend_options: _PluginOptions = Field({}, description="options of each backend: [backend.<name>] in the file")
     observer_options: _PluginOptions = Field({}, description="options of each observer: [observer.<name>] in the file")

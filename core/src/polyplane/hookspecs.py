@@ -20,7 +20,8 @@ from polyplane.ir.features import Capabilities
 from polyplane.ir.program import Program
 
 if TYPE_CHECKING:
-    from polyplane.cluster.model import Dialect, SourceEvent
+    from polyplane.cluster.model import Dialect, ObjectKey, SourceEvent
+    from polyplane.cluster.problems import Problem
 
 PROJECT: Final = "polyplane"
 
@@ -64,6 +65,39 @@ class RuleCount:
     rule_id: int
     packets: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """A change of a cluster object that changed what this node must enforce.
+
+    ``at`` is when it came from the source, on the clock of `time.monotonic`. ``new``: a policy that was not there before, or a
+    pod that had no address before.
+    """
+
+    key: ObjectKey
+    at: float
+    new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """What the agent knows and wants after it has followed a batch of events.
+
+    ``objects`` counts the cluster's objects by kind; ``problems`` and ``unsupported`` are the current ones, all of them.
+    ``arrivals`` are those of the batch that made ``program`` differ from the one before, none before the first sync.
+    ``waited`` is how long the oldest event lay in the queue, ``seconds`` how long store and compiler took.
+    """
+
+    program: Program
+    in_sync: bool
+    events: int
+    waited: float
+    seconds: float
+    objects: Mapping[str, int]
+    problems: Mapping[str, Problem]
+    unsupported: Mapping[ObjectKey, tuple[str, ...]]
+    arrivals: tuple[Arrival, ...] = ()
 
 
 class BackendHooks(Protocol):
@@ -134,6 +168,14 @@ class ObserverHooks(Protocol):
     @hookspec
     def polyplane_failed(self, delta: Delta, error: Exception, attempt: int) -> None:
         """Called after each failed apply; ``attempt`` counts from 1 and starts again after a success."""
+
+    @hookspec
+    def polyplane_followed(self, followed: Followed) -> None:
+        """Called after each batch of events, before anything is applied."""
+
+    @hookspec
+    def polyplane_counted(self, program: Program, counts: Sequence[RuleCount]) -> None:
+        """Called now and then with the counters of all rules; ``program`` is in force. Only if somebody implements it are they read."""
 
     @hookspec
     def polyplane_drifted(self, drifts: Sequence[Drift]) -> None:

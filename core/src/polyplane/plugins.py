@@ -39,6 +39,7 @@ from polyplane.hookspecs import (
     BackendHooks,
     DialectHooks,
     Drift,
+    Followed,
     ObserverHooks,
     RuleCount,
     SourceHooks,
@@ -364,6 +365,18 @@ class Observers:
     def failed(self, delta: Delta, error: Exception, attempt: int) -> None:
         """Tell them that a delta could not be applied."""
         self._tell("polyplane_failed", delta=delta, error=error, attempt=attempt)
+
+    def followed(self, followed: Followed) -> None:
+        """Tell them what a batch of events led to."""
+        self._tell("polyplane_followed", followed=followed)
+
+    def counted(self, program: Program, counts: Sequence[RuleCount]) -> None:
+        """Tell them the counters."""
+        self._tell("polyplane_counted", program=program, counts=counts)
+
+    def wants(self, hook: str) -> bool:
+        """Whether any of them implements the hook, for facts that are costly to gather."""
+        return any(getattr(manager.hook, hook).get_hookimpls() for _, manager in self._managers)
 
     def drifted(self, drifts: Sequence[Drift]) -> None:
         """Tell them that somebody else changed our state."""

@@ -26,6 +26,7 @@ from polyplane.errors import ConfigError
 
 MANIFESTS = "manifests"
 KUBERNETES = "kubernetes"
+EVENTS = "kubernetes-events"
 
 
 def run(
@@ -42,6 +43,7 @@ def run(
     ] = None,
     directory: Annotated[Path | None, typer.Option("--directory", "-d", help="Directory of the manifests source.")] = None,
     kubeconfig: Annotated[Path | None, typer.Option("--kubeconfig", help="Kubeconfig of the kubernetes source.")] = None,
+    listen: Annotated[str | None, typer.Option(help="Address and port of /healthz, /readyz and /metrics, such as :9469.")] = None,
     established: EstablishedFlag = None,
     deny_action: DenyActionFlag = None,
     audit_interval: Annotated[float | None, typer.Option(help="Seconds between audits of what is in the kernel; 0: never.")] = None,
@@ -57,6 +59,7 @@ def run(
     flags: dict[str, object] = {
         "backend": backend,
         "node": node,
+        "listen": listen,
         "established": established,
         "deny_action": deny_action,
         "audit_interval": audit_interval,
@@ -78,7 +81,8 @@ def source_flags(source: str | None, directory: Path | None, kubeconfig: Path | 
     if kubeconfig is not None:
         if directory is not None or source not in {None, KUBERNETES}:
             raise ConfigError(f"--kubeconfig is for the source {KUBERNETES}, not for {source or MANIFESTS}")
-        return {"source": KUBERNETES, "source_options": {KUBERNETES: {"kubeconfig": str(kubeconfig)}}}
+        here = {"kubeconfig": str(kubeconfig)}
+        return {"source": KUBERNETES, "source_options": {KUBERNETES: here}, "observer_options": {EVENTS: here}}
     is_path = source is not None and ("/" in source or source in {".", ".."} or Path(source).is_dir())
     if is_path and directory is not None:
         raise ConfigError(f"--source {source} and --directory {directory} both name a directory; give one of them")

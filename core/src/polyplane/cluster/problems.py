@@ -22,8 +22,9 @@ class Severity(StrEnum):
 class Problem:
     """One problem of one object, or of one place of a source.
 
-    ``object`` names it (``NetworkPolicy shop/web``), empty where no object could be told; ``where`` is its place in the source,
-    may be empty. ``message`` says what is wrong, with the field first; ``remedy`` what to write instead, may be empty.
+    ``object`` names it (``NetworkPolicy shop/web``) and ``key`` identifies it, empty and None where no object could be told;
+    ``where`` is its place in the source, may be empty. ``message`` says what is wrong, with the field first; ``remedy`` what to
+    write instead, may be empty.
     ``stale``: the last valid version is still in force.
     """
 
@@ -33,6 +34,7 @@ class Problem:
     message: str
     remedy: str = ""
     stale: bool = False
+    key: ObjectKey | None = None
 
     @property
     def consequence(self) -> str:
@@ -57,26 +59,30 @@ def _split(text: str) -> tuple[str, str]:
 def invalid_object(key: ObjectKey, where: str, error: InvalidObject, *, stale: bool) -> Problem:
     """Return the problem of an object that breaks its API's rules."""
     message, remedy = _split(error.problem)
-    return Problem(severity=Severity.ERROR, object=str(key), where=where, message=f"{error.field}: {message}", remedy=remedy, stale=stale)
+    return Problem(
+        severity=Severity.ERROR, object=str(key), where=where, message=f"{error.field}: {message}", remedy=remedy, stale=stale, key=key
+    )
 
 
 def broken_dialect(key: ObjectKey, where: str, error: Exception, *, stale: bool) -> Problem:
     """Return the problem of an object on which its dialect failed in a way no dialect may."""
     message = f"the dialect of {key.api_version} {key.kind} failed: {type(error).__name__}: {error}"
     remedy = "report it to whoever maintains that plugin"
-    return Problem(severity=Severity.ERROR, object=str(key), where=where, message=message, remedy=remedy, stale=stale)
+    return Problem(severity=Severity.ERROR, object=str(key), where=where, message=message, remedy=remedy, stale=stale, key=key)
 
 
 def no_dialect(key: ObjectKey, where: str) -> Problem:
     """Return the problem of a policy that no installed dialect understands."""
     message = f"no installed dialect reads {key.api_version} {key.kind}"
-    return Problem(severity=Severity.ERROR, object=str(key), where=where, message=message, remedy="install one, or remove the object")
+    return Problem(
+        severity=Severity.ERROR, object=str(key), where=where, message=message, remedy="install one, or remove the object", key=key
+    )
 
 
 def warning(key: ObjectKey, where: str, text: str) -> Problem:
     """Return the problem of an object that is in force, but hardly as meant."""
     message, remedy = _split(text)
-    return Problem(severity=Severity.WARNING, object=str(key), where=where, message=message, remedy=remedy)
+    return Problem(severity=Severity.WARNING, object=str(key), where=where, message=message, remedy=remedy, key=key)
 
 
 def unreadable(event: SourceProblem) -> Problem:

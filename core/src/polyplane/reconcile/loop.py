@@ -21,11 +21,12 @@ from typing import Final
 
 import structlog
 
-from polyplane.cluster.model import InSync, ObjectKey, SourceEvent
+from polyplane.cluster.model import Change, ClusterPolicy, InSync, ObjectKey, Pod, PutObject, RemoveObject, SourceEvent
 from polyplane.cluster.problems import Problem, Severity
 from polyplane.cluster.store import Store
 from polyplane.compile.incremental import Compiler
 from polyplane.errors import ApplyError, PolyplaneError
+from polyplane.hookspecs import Arrival, Followed
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.delta import Delta
 from polyplane.ir.program import EMPTY, Options, Program
@@ -49,6 +50,8 @@ class Timing:
     batch: int = 10_000
     #: Between audits; 0: never.
     audit_interval: float = 300
+    #: Between readings of the rules' counters, if anybody wants them.
+    count_interval: float = 15
     #: First pause after a retryable failure; it doubles up to the longest.
     retry_first: float = 0.5
     retry_max: float = 30
@@ -77,7 +80,8 @@ class Loop:
         self._timing = timing
         self._detect_addresses: Final = detect_addresses
         self._random: Final = random or Random()  # noqa: S311  # jitter is no secret
-        self._pending: list[SourceEvent] = []
+        #: Events and when they came.
+        self._pending: list[tuple[SourceEvent, float]] = []
         self._first_offer = 0.0
         self._flush_at: float | None = None
         self._target = compiler.program
@@ -88,6 +92,8 @@ class Loop:
         self._refused = False
         self._retry_at: float | None = None
         self._audit_at: float | None = None
+        self._counting: Final = observers.wants("polyplane_counted")
+        self._count_at: float | None = None
         self._reported_problems: Mapping[str, Problem] = {}
         self._reported_gaps: Mapping[ObjectKey, tuple[str, ...]] = {}
         self.last_error: PolyplaneError | None = None
@@ -106,7 +112,7 @@ class Loop:
         """Take an event in; it is looked at by a later `step`."""
         if not self._pending:
             self._first_offer = now
-        self._pending.append(event)
+        self._pending.append((event, now))
         if isinstance(event, InSync) or len(self._pending) >= self._timing.batch:
             self._flush_at = now
         else:
@@ -122,30 +128,58 @@ class Loop:
     def step(self, now: float) -> float | None:
         """Do what is due at ``now``; return when to call again at the latest, None: not before the next event."""
         if self._pending and self._flush_at is not None and now >= self._flush_at:
-            self._absorb()
+            self._absorb(now)
         if self._store.in_sync:
             self._audit_if_due(now)
             self._settle(now)
+            self._count_if_due(now)
             if self._audit_at is None and self._timing.audit_interval > 0 and self._settled:
                 self._audit_at = now + self._timing.audit_interval
         due = [self._flush_at if self._pending else None]
         if self._store.in_sync:
-            due.append(self._audit_at if self._settled else self._retry_at)
+            due += [self._audit_at, self._count_at] if self._settled else [self._retry_at]
         return min((at for at in due if at is not None), default=None)
 
     @property
     def _settled(self) -> bool:
         return not self._uncertain and self._base is self._target
 
-    def _absorb(self) -> None:
+    def _absorb(self, now: float) -> None:
         """Let the store and the compiler follow the pending events."""
-        events, self._pending, self._flush_at = self._pending, [], None
+        pending, self._pending, self._flush_at = self._pending, [], None
         was_in_sync = self._store.in_sync
-        changes = [change for event in events for change in self._store.apply(event)]
+        started = time.perf_counter()
+        changes: list[Change] = []
+        arrivals: list[Arrival] = []
+        for event, at in pending:
+            made = self._store.apply(event)
+            changes += made
+            if made and was_in_sync and isinstance(event, PutObject | RemoveObject):
+                arrivals.append(Arrival(key=event.key, at=at, new=_is_new(made)))
+        before = self._target
         self._aim(self._compiler.update(changes))
+        seconds = time.perf_counter() - started
         self._report()
         if self._store.in_sync and not was_in_sync:
             self._report_in_sync()
+        self._observers.followed(
+            Followed(
+                program=self._target,
+                in_sync=self._store.in_sync,
+                events=len(pending),
+                waited=max(0.0, now - pending[0][1]),
+                seconds=seconds,
+                objects={
+                    "Pod": len(self._store.pods),
+                    "Namespace": len(self._store.namespaces),
+                    "Node": len(self._store.nodes),
+                    "Policy": len(self._store.policies),
+                },
+                problems=self._reported_problems,
+                unsupported=self._reported_gaps,
+                arrivals=tuple(arrivals) if self._target is not before else (),
+            )
+        )
 
     def _aim(self, program: Program) -> None:
         if program is self._target:
@@ -204,6 +238,18 @@ class Loop:
             self._uncertain = True
             self._observers.drifted(drifts)
 
+    def _count_if_due(self, now: float) -> None:
+        """Read the counters for those who want them."""
+        if not self._counting or not self._settled or (self._count_at is not None and now < self._count_at):
+            return
+        self._count_at = now + self._timing.count_interval
+        try:
+            counts = self._dataplane.counters()
+        except PolyplaneError as error:
+            _log.warning("the counters cannot be read, they are tried again", error=str(error))
+            return
+        self._observers.counted(self._base, counts)
+
     def _report(self) -> None:
         """Log problems that are new and those that are over."""
         problems = dict(self._store.problems)
@@ -235,3 +281,14 @@ class Loop:
             _log.warning(
                 "no pod is on this node, nothing to enforce; is the node's name right?", node=self._compiler.node, pods_are_on=nodes
             )
+
+
+def _is_new(changes: list[Change]) -> bool:
+    """Whether a policy came to be, or a pod came to have an address."""
+    match changes[-1]:
+        case Change(old=None, new=ClusterPolicy()):
+            return True
+        case Change(old=old, new=Pod() as new):
+            return bool(new.addresses) and not (isinstance(old, Pod) and old.addresses)
+        case _:
+            return False

@@ -1,0 +1,174 @@
+"""`KubernetesEventsObserver`: tells the authors of policies, by Events on their objects, what is not enforced as written.
+
+No node leads: all agents would say the same of the same object, so the name of an Event is made from what it says. The first
+agent creates it, the others are told that it exists. Events expire, so what still holds is said again now and then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from random import Random
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import structlog
+
+from polyplane.cluster.model import ObjectKey
+from polyplane.cluster.problems import Severity
+from polyplane.cluster.sources.kubernetes.connection import TRANSPORT_ERRORS, ApiStatus, Connection
+from polyplane.cluster.sources.kubernetes.resources import Resource
+from polyplane.errors import ConfigError
+from polyplane.hookspecs import Followed, hookimpl
+
+_log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.events")
+
+#: Seconds between two sayings of the same; Events live for an hour by default (kube-apiserver --event-ttl).
+REPEAT: Final = 1800.0
+#: Seconds over which the agents of a cluster spread what they have to say.
+SPREAD: Final = 10.0
+#: Objects an agent says something about at most: a broken operator may write thousands.
+MAX_NOTES: Final = 200
+#: The API refuses longer ones.
+_NOTE_LIMIT: Final = 1024
+_CONTROLLER: Final = "polyplane.dev/agent"
+
+
+class Note(NamedTuple):
+    """What is said about an object."""
+
+    key: ObjectKey
+    reason: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        """The Event's name: the same on every node."""
+        digest = hashlib.blake2b(f"{self.key!r} {self.reason} {self.text}".encode(), digest_size=8).hexdigest()
+        return f"{self.key.name[:230]}.{digest}"
+
+
+class KubernetesEventsObserver:
+    """Options: ``kubeconfig`` and ``context`` as of the source, and ``spread`` and ``repeat`` in seconds."""
+
+    def __init__(self, options: Mapping[str, object]) -> None:
+        """Read the configuration of the API server.
+
+        :raises ConfigError: an unknown option, a bad value, or no usable configuration
+        """
+        texts: dict[str, str] = {}
+        seconds = {"spread": SPREAD, "repeat": REPEAT}
+        for name, value in options.items():
+            if name in seconds and isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+                seconds[name] = float(value)
+            elif name in {"kubeconfig", "context"} and isinstance(value, str) and value:
+                texts[name] = value
+            else:
+                known = "there are kubeconfig and context (texts), spread and repeat (seconds)"
+                raise ConfigError(f"observer.kubernetes-events: option {name!r} is unknown or its value {value!r} is none; {known}")
+        self._connection = Connection(**texts)
+        self._spread, self._repeat = seconds["spread"], seconds["repeat"]
+        self._random = Random()  # noqa: S311  # jitter is no secret
+        self._instance = socket.gethostname()[:128] or "unknown"
+        self._paths: dict[tuple[str, str], str | None] = {}
+        self._changed = threading.Condition()
+        #: What holds now, and when to say it next.
+        self._due: dict[Note, float] = {}
+        self._thread: threading.Thread | None = None
+
+    @hookimpl
+    def polyplane_followed(self, followed: Followed) -> None:
+        """Take over what is wrong now."""
+        if not followed.in_sync:
+            return
+        wanted = list(_notes(followed))[:MAX_NOTES]
+        with self._changed:
+            if wanted == list(self._due):
+                return
+            now = time.monotonic()
+            self._due = {note: self._due.get(note, now + self._spread * self._random.random()) for note in wanted}
+            self._changed.notify()
+        if self._thread is None and wanted:
+            self._thread = threading.Thread(target=self._run, name="polyplane-events", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        """Say what is due, for ever."""
+        while True:
+            with self._changed:
+                note, at = min(self._due.items(), key=lambda item: item[1], default=(None, None))
+                if note is None or at is None:
+                    self._changed.wait()
+                    continue
+                if (pause := at - time.monotonic()) > 0:
+                    self._changed.wait(pause)
+                    continue
+                self._due[note] = time.monotonic() + self._repeat * self._random.uniform(0.8, 1.2)
+            try:
+                self._say(note)
+            except ApiStatus as status:
+                if status.code != 409:
+                    hint = "; allow the agent to create events.k8s.io Events" if status.code == 403 else ""
+                    _log.warning("event not written", object=str(note.key), reason=note.reason, error=f"{status}{hint}")
+            except TRANSPORT_ERRORS as error:
+                _log.warning("event not written", object=str(note.key), reason=note.reason, error=str(error))
+
+    def _say(self, note: Note) -> None:
+        namespace = note.key.namespace or "default"
+        body = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": note.name, "namespace": namespace},
+            "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "type": "Warning",
+            "reason": note.reason,
+            "action": "Enforce",
+            "note": note.text[:_NOTE_LIMIT],
+            "regarding": self._reference(note.key),
+            "reportingController": _CONTROLLER,
+            "reportingInstance": self._instance,
+        }
+        self._connection.request("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", body=body)
+
+    def _reference(self, key: ObjectKey) -> dict[str, Any]:
+        """Return a reference to the object; with its uid, without which ``kubectl describe`` does not show the Event."""
+        reference = {"apiVersion": key.api_version, "kind": key.kind, "namespace": key.namespace, "name": key.name}
+        kind = key.api_version, key.kind
+        if kind not in self._paths:
+            self._paths[kind] = Resource(api_version=key.api_version, kind=key.kind).find(self._connection)
+        if (path := self._paths[kind]) is None:
+            return reference
+        group, _, plural = path.rpartition("/")
+        inside = f"/namespaces/{key.namespace}" if key.namespace else ""
+        found = msgspec.json.decode(self._connection.request("GET", f"{group}{inside}/{plural}/{key.name}"), type=_Identified)
+        return {**reference, "uid": found.metadata.uid}
+
+
+class _Uid(msgspec.Struct):
+    uid: str = ""
+
+
+class _Identified(msgspec.Struct):
+    metadata: _Uid = msgspec.field(default_factory=_Uid)
+
+
+def _notes(followed: Followed) -> list[Note]:
+    """Return what there is to say, in a fixed order."""
+    notes = [
+        Note(
+            problem.key,
+            "PolicyRejected" if problem.severity is Severity.ERROR else "PolicyWarning",
+            "; ".join(filter(None, (problem.message, problem.remedy, problem.consequence))),
+        )
+        for problem in followed.problems.values()
+        if problem.key is not None and problem.key.api_version != "v1"
+    ]
+    notes += [
+        Note(key, "PolicyUnsupported", f"this dataplane cannot enforce {', '.join(reasons)}; the traffic concerned is denied")
+        for key, reasons in followed.unsupported.items()
+    ]
+    return sorted(notes)

@@ -1,0 +1,66 @@
+"""Authors see by Events on their objects what is not enforced as they wrote it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from following import policy
+
+from polyplane.cluster.dialects.networkpolicy import NETWORK_POLICY
+from polyplane.cluster.model import ObjectKey, PutObject
+from polyplane.cluster.store import Store
+from polyplane.hookspecs import Followed
+from polyplane.ir.program import EMPTY
+from polyplane.observers.kubernetes_events import KubernetesEventsObserver
+from polyplane_conformance.apiserver import ApiServer
+
+EVENTS = "events.k8s.io/v1"
+
+
+def followed(store: Store, unsupported: Mapping[ObjectKey, tuple[str, ...]] | None = None) -> Followed:
+    return Followed(
+        program=EMPTY, in_sync=True, events=1, waited=0, seconds=0, objects={}, problems=dict(store.problems), unsupported=unsupported or {}
+    )
+
+
+def written(server: ApiServer, number: int) -> list[dict[str, Any]]:
+    deadline = time.monotonic() + 5
+    kind = server.cluster.kind(EVENTS, "events")
+    while len(found := server.cluster.objects(kind)) < number:
+        assert time.monotonic() < deadline, f"{len(found)} events, {server.requests}"
+        time.sleep(0.02)
+    return [stored.raw for _, stored in found]
+
+
+def test_two_agents_say_it_once(server: ApiServer, tmp_path: Path) -> None:
+    bad = policy("bad")
+    bad["spec"]["ingress"] = [{"ports": [{"port": 99999}]}]
+    server.cluster.put(bad)
+    server.cluster.put(policy("hard"))
+    store = Store([NETWORK_POLICY])
+    store.apply(PutObject(key=ObjectKey("networking.k8s.io/v1", "NetworkPolicy", "shop", "bad"), raw=bad))
+    hard = ObjectKey("networking.k8s.io/v1", "NetworkPolicy", "shop", "hard")
+    options = {"kubeconfig": str(server.kubeconfig(tmp_path / "kubeconfig")), "spread": 0, "repeat": 0.1}
+    agents = [KubernetesEventsObserver(options) for _ in range(2)]
+    for agent in agents:
+        agent.polyplane_followed(followed(store, {hard: ("log rules (this kernel lacks NFLOG)",)}))
+    first, second = written(server, 2)
+    time.sleep(0.3)  # they say it again, and both of them do
+    assert len(written(server, 2)) == 2
+    assert sum(request.startswith("POST") for request in server.requests) >= 4
+    assert {first["reason"], second["reason"]} == {"PolicyRejected", "PolicyUnsupported"}
+    rejected = first if first["reason"] == "PolicyRejected" else second
+    regarding = rejected["regarding"]
+    stored = server.cluster.get(server.cluster.kind("networking.k8s.io/v1", "networkpolicies"), "shop", "bad")
+    assert (regarding["name"], regarding["uid"]) == ("bad", stored.raw["metadata"]["uid"])
+    assert "spec.ingress[0].ports[0].port" in rejected["note"]
+    assert rejected["type"] == "Warning"
+    for agent in agents:
+        agent.polyplane_followed(followed(Store([NETWORK_POLICY])))
+    time.sleep(0.2)
+    said = len(server.requests)
+    time.sleep(0.3)
+    assert len(server.requests) == said
