@@ -46,13 +46,15 @@ no_python() {
 
 # --- what is missing -------------------------------------------------------------------------------------------------
 
-missing=() # what nothing works without, as Debian's package names
-wanted=()  # what only single backends work without
-need_command() { command -v "$1" >/dev/null || missing+=("$2"); }
+missing=() # what next to nothing works without, by Debian's package names
+wanted=()  # what only single backends or tests need
+has() { command -v "$1" >/dev/null; }
 
-need_command nft nftables
-need_command ip iproute2
-need_command conntrack conntrack
+has nft || missing+=(nftables)
+has ip || missing+=(iproute2)
+has conntrack || missing+=(conntrack)
+has iptables || wanted+=(iptables)
+has tcpdump || wanted+=(tcpdump)
 if [[ -x /usr/bin/python3 ]]; then
     python=$(find_python)
     [[ -n $python ]] || no_python
@@ -82,7 +84,7 @@ if ((${#missing[@]} + ${#wanted[@]})); then
         fi
         fail "this is not Debian, so please install what is missing yourself; Debian's names for it: ${missing[*]} ${wanted[*]}"
     elif [[ ! -e .venv/.ready ]]; then
-        say "not installed, and needed by single backends only: ${wanted[*]}"
+        say "not installed, and needed by single backends or tests only: ${wanted[*]}"
     fi
 fi
 
