@@ -11,8 +11,9 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from types import FrameType
@@ -26,11 +27,12 @@ from polyplane.cluster.model import Change, SourceEvent
 from polyplane.cluster.sources import manifests
 from polyplane.cluster.store import Store
 from polyplane.compile.incremental import Compiler
-from polyplane.config import LIVE, Config
+from polyplane.config import LIVE, Config, Locate
 from polyplane.errors import ConfigError, PolyplaneError
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.features import ALL_FEATURES, Capabilities
 from polyplane.ir.program import Options, Program
+from polyplane.locate import Locator
 from polyplane.plugins import Dataplane, dialects, load_backend, load_observers, load_source
 from polyplane.reconcile.loop import Loop, Timing
 from polyplane.serve import Server
@@ -39,6 +41,8 @@ _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.agen
 
 #: Items taken from the queue between two steps of the loop, at most.
 MAX_TAKEN: Final = 1000
+#: Seconds to wait for the kernel's routes before anything else.
+LOCATE_PATIENCE: Final = 5.0
 #: The observer that ``/metrics`` shows.
 METRICS: Final = "metrics"
 #: Seconds between signs of life, and without one before the agent counts as stuck: longer than the slowest apply.
@@ -51,6 +55,13 @@ class _Control(Enum):
 
     STOP = auto()
     RELOAD = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Located:
+    """What the locator puts on the queue."""
+
+    interfaces: Mapping[Cidr, str]
 
 
 class Agent:
@@ -66,7 +77,7 @@ class Agent:
         self.config = config
         self._reread: Final = reload
         # SimpleQueue, because its put may be interrupted by a signal handler that puts, too.
-        self._queue: queue.SimpleQueue[tuple[SourceEvent, float] | _Control] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[SourceEvent, float] | _Located | _Control] = queue.SimpleQueue()
         self._stopping = False
         name = config.backend
         self._dataplane: Final = load_backend(name, config.backend_options.get(name, {}), wrappers=wrappers)
@@ -90,6 +101,8 @@ class Agent:
         )
         self.node: Final = compiler.node
         self._server: Final = Server(config.listen, alive=self.alive, ready=self.ready) if config.listen else None
+        how = config.locate
+        self._locator: Final = Locator(self._located, ports=how is Locate.PORTS) if how is not Locate.NEVER else None
         self._beat = time.monotonic()
         self._was_in_force = False
 
@@ -112,8 +125,11 @@ class Agent:
 
         :raises PolyplaneError: with ``once``, when it could not be brought into force
         """
-        with self._signals(), self._server or nullcontext(), self._source:
+        with self._signals(), self._server or nullcontext(), self._locator or nullcontext(), self._source:
             _log.info("starting", backend=self.config.backend, node=self.node, source=self.config.source)
+            if self._locator is not None and not self._locator.known.wait(LOCATE_PATIENCE):
+                # It matters to the first apply, which would else change what an earlier run left, and change it back.
+                _log.warning("the interfaces of pods are not known yet, beginning without them")
             self._source.start(self._receive, self._dialects)
             while not self._stopping:
                 self._beat = time.monotonic()
@@ -162,8 +178,14 @@ class Agent:
         """Queue an event with the time of its arrival; called from the source's threads."""
         self._queue.put((event, time.monotonic()))
 
-    def _take(self, item: tuple[SourceEvent, float] | _Control) -> None:
+    def _located(self, interfaces: Mapping[Cidr, str]) -> None:
+        """Queue where addresses are; called from the locator's thread."""
+        self._queue.put(_Located(interfaces))
+
+    def _take(self, item: tuple[SourceEvent, float] | _Located | _Control) -> None:
         match item:
+            case _Located():
+                self.loop.locate(item.interfaces)
             case _Control.STOP:
                 pass
             case _Control.RELOAD:

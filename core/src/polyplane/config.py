@@ -62,6 +62,17 @@ _NO_SETTINGS: Final = frozenset({TRACE_VARIABLE, "POLYPLANE_CONFIG"})
 _OTHER_TOOLS: Final = ("POLYPLANE_CONFORMANCE_", "POLYPLANE_TEST_")
 
 
+class Locate(StrEnum):
+    """How to find at which interface of the node a pod is; what its annotation says always wins."""
+
+    #: By host routes to interfaces that have a pod at their other end.
+    ROUTES = "routes"
+    #: The same, and pods on a bridge by its ports: for backends that see packets there, such as eBPF.
+    PORTS = "ports"
+    #: Not at all: pods without an annotation go by address.
+    NEVER = "never"
+
+
 class LogLevel(StrEnum):
     """The least important messages that are still logged."""
 
@@ -103,6 +114,7 @@ class Config(BaseSettings):
     deny_action: DenyAction = Field(DenyAction.DROP, description="what the sender of a denied packet notices")
     node_addresses: _Names = Field((), description="addresses of this node besides those of its Node object")
     detect_node_addresses: bool = Field(default=True, description="whether addresses of local interfaces count as this node's")
+    locate: Locate = Field(Locate.ROUTES, description="how to find the interfaces of pods that do not name theirs")
     coalesce: float = Field(0.05, ge=0, le=60, description="seconds of quiet to wait for before a change is applied")
     coalesce_max: float = Field(1.0, ge=0, le=60, description="seconds after which a change is applied although more keep coming")
     retry_max: float = Field(30, gt=0, le=3600, description="longest pause, in seconds, between attempts to apply after failures")

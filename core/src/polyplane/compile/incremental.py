@@ -57,6 +57,7 @@ class Compiler:
         self._policies: Final[dict[ObjectKey, ClusterPolicy]] = {}
         self._subjects: Final[SelectorIndex[ObjectKey]] = SelectorIndex()
         self._local: Final[dict[EndpointId, Pod]] = {}
+        self._interfaces: dict[Cidr, str] = {}
         self._selecting: Final[dict[EndpointId, set[ObjectKey]]] = {}
         self._selected: Final[dict[ObjectKey, set[EndpointId]]] = {}
         self._active: Final[dict[ObjectKey, ClusterPolicy]] = {}
@@ -87,6 +88,24 @@ class Compiler:
         """Change the addresses of the node besides those its Node object states; return the program with them."""
         self._given_addresses = node_addresses
         return self._publish(self._given_addresses | self._stated_addresses)
+
+    def set_interfaces(self, interfaces: Mapping[Cidr, str]) -> Program:
+        """Tell at which interface of the node an address is, for pods that do not say it; return the program with them."""
+        moved = {
+            address for address in interfaces.keys() | self._interfaces.keys() if interfaces.get(address) != self._interfaces.get(address)
+        }
+        self._interfaces = dict(interfaces)
+        self._dirty_endpoints.update(
+            endpoint_id for endpoint_id, pod in self._local.items() if pod.interface is None and not moved.isdisjoint(pod.addresses)
+        )
+        return self._publish(self.program.node_addresses)
+
+    def _interface_of(self, pod: Pod) -> str | None:
+        """Return what the pod says, else where its addresses are, if they are all at the same interface."""
+        if pod.interface is not None:
+            return pod.interface
+        found = {self._interfaces[address] for address in pod.addresses if address in self._interfaces}
+        return found.pop() if len(found) == 1 else None
 
     def update(self, changes: Iterable[Change]) -> Program:
         """Follow the changes; return the program, the identical object if nothing in it changed."""
@@ -324,7 +343,7 @@ class Compiler:
 
         return Endpoint(
             id=endpoint_id,
-            interface=pod.interface,
+            interface=self._interface_of(pod),
             addresses=tuple(sorted(pod.addresses)),
             ingress=build_stack(plans[Direction.INGRESS], lambda policy: use(policy, Direction.INGRESS), self._ids),
             egress=build_stack(plans[Direction.EGRESS], lambda policy: use(policy, Direction.EGRESS), self._ids),

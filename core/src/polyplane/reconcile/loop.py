@@ -125,6 +125,10 @@ class Loop:
         self._timing = timing
         self._aim(self._compiler.set_options(options))
 
+    def locate(self, interfaces: Mapping[Cidr, str]) -> None:
+        """Take over at which interfaces of the node addresses are."""
+        self._aim(self._compiler.set_interfaces(interfaces))
+
     def step(self, now: float) -> float | None:
         """Do what is due at ``now``; return when to call again at the latest, None: not before the next event."""
         if self._pending and self._flush_at is not None and now >= self._flush_at:
