@@ -1,0 +1,1 @@
+"""polyplane's backend for eBPF."""

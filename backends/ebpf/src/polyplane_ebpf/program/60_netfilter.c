@@ -1,0 +1,86 @@
+/* The hooks of netfilter: FORWARD, LOCAL_IN, POST_ROUTING. Addresses are as after service translation and before masquerading.
+ * Defragmentation is switched on with the link, so every packet is whole. */
+
+struct netfilter { u64 state; u64 skb; };
+
+INLINE u32 ifindex_of(u64 state, u64 offset)
+{
+    u64 device = *(u64 *)(state + offset);
+    return device ? *(u32 *)(device + PLACEHOLDER(OFFSET_NET_DEVICE_IFINDEX)) : 0;
+}
+
+INLINE u8 family_of(u64 state)
+{
+    return *(u8 *)(state + PLACEHOLDER(OFFSET_NF_HOOK_STATE_PF)) == 2 ? 4 : 6;
+}
+
+/* FORWARD and LOCAL_IN: the policy of whoever sends, and of whoever receives. */
+int polyplane_filter(struct netfilter *context)
+{
+    u64 state = context->state, skb = context->skb;
+    u8 local = *(u8 *)(state + PLACEHOLDER(OFFSET_NF_HOOK_STATE_HOOK)) == HOOK_LOCAL_IN;
+    u32 only = 0;
+    struct config *config = map_lookup(MAP(CONFIG), &only);
+    struct scratch *scratch = map_lookup(MAP(SCRATCH), &only);
+    if (!config || !scratch)
+        return ALLOW;
+    struct packet *packet = &scratch->packet;
+    struct flow *flow = &packet->flow;
+    __builtin_memset(packet, 0, sizeof(*packet));
+    packet->family = family_of(state);
+    packet->length = *(u32 *)(skb + PLACEHOLDER(OFFSET_SK_BUFF_LEN));
+
+    struct reader reader;
+    dynptr_from_skb(skb, 0, &reader.bytes);
+    int unreadable = network_layer(&reader, &packet->at, packet->family, flow);
+    struct endpoint *from = endpoint_at(ifindex_of(state, PLACEHOLDER(OFFSET_NF_HOOK_STATE_IN)), packet->family, &flow->source);
+    struct endpoint *to = 0;
+    if (!local)
+        to = endpoint_at(ifindex_of(state, PLACEHOLDER(OFFSET_NF_HOOK_STATE_OUT)), packet->family, &flow->destination);
+    if (!from && !to)
+        return ALLOW;
+    flow->sender = from ? from->id : 0;
+    flow->receiver = to ? to->id : 0;
+
+    if (unreadable || transport_layer(&reader, packet)) {
+        if (!(from && from->egress) && !(to && to->ingress))
+            return ALLOW;
+        tell(config, packet, 0, from && from->egress ? EGRESS : INGRESS, EVENT_UNREADABLE);
+        return DENY;
+    }
+    if (packet->neighbour)
+        return ALLOW;                            /* neighbour discovery */
+    if (packet->error && is_related(&reader, scratch))
+        return ALLOW;
+    return decide(config, scratch, from, to);
+}
+
+/* POST_ROUTING: what the node itself sends is always allowed, and so are the answers, which LOCAL_IN must recognise.
+ * Runs in processes, too, where another may cut in: nothing but the stack here. */
+int polyplane_origin(struct netfilter *context)
+{
+    u64 state = context->state;
+    if (ifindex_of(state, PLACEHOLDER(OFFSET_NF_HOOK_STATE_IN)))
+        return ALLOW;                            /* forwarded: `polyplane_filter` has decided */
+    struct packet packet = {};
+    struct flow *flow = &packet.flow, back;
+    packet.family = family_of(state);
+    struct reader reader;
+    dynptr_from_skb(context->skb, 0, &reader.bytes);
+    if (network_layer(&reader, &packet.at, packet.family, flow))
+        return ALLOW;
+    struct endpoint *to = endpoint_at(ifindex_of(state, PLACEHOLDER(OFFSET_NF_HOOK_STATE_OUT)), packet.family, &flow->destination);
+    if (!to || transport_layer(&reader, &packet) || !packet.tracked)
+        return ALLOW;
+    flow->receiver = to->id;
+    if (!packet.opens) {
+        if (flow->protocol == TCP || flow->protocol == ICMP || flow->protocol == ICMPV6)
+            return ALLOW;                        /* an answer, or in the middle of what the pod has opened */
+        turn_round(&back, flow);
+        if (connection_of(&back, time_now()))
+            return ALLOW;
+    }
+    struct connection fresh = { .seen = time_now(), .standing = OF_NODE };
+    map_update(MAP(CONNECTIONS), flow, &fresh, 0);
+    return ALLOW;
+}

@@ -1,0 +1,35 @@
+"""Following deltas leads to the same maps as starting anew, and no stage leaves an endpoint with tables that are not its own."""
+
+from __future__ import annotations
+
+from ebpf_programs import with_content_ids
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ir_programs import programs
+
+from polyplane.ir.program import Program
+from polyplane.reconcile.diff import diff
+from polyplane_ebpf.layout import Layout, whole
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(programs(), min_size=2, max_size=5))
+def test_following_equals_starting_anew(sequence: list[Program]) -> None:
+    layout = Layout(events=100)
+    held: dict[str, dict[bytes, bytes]] = {}
+    base = layout.program
+    for program in map(with_content_ids, sequence):
+        for stage in layout.follow(diff(base, program)):
+            for name, puts, deletes in stage.steps():
+                entries = held.setdefault(name, {})
+                assert all(entries.get(key) != value for key, value in puts.items())
+                assert all(key in entries for key in deletes)
+                entries.update(puts)
+                for key in deletes:
+                    del entries[key]
+        base = program
+        fresh = Layout.of(whole(program), events=100)
+        assert layout.content == fresh.content
+        assert {name: entries for name, entries in held.items() if entries} == {
+            name: entries for name, entries in fresh.content.items() if entries
+        }
