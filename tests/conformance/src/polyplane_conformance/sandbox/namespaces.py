@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,8 @@ from polyplane_conformance import netns
 
 _OWNED: Final = re.compile(r"pp-(?P<pid>[0-9]+)-(?P<start>[0-9]+)-[0-9]+-.+")
 _serials: Final = itertools.count(1)
+#: Seconds a work queue of a busy kernel may take.
+_WORK_QUEUE_PATIENCE: Final = 5.0
 
 
 class SandboxError(PolyplaneError):
@@ -92,6 +95,23 @@ def ip_batches(batches: Mapping[str | None, list[str]]) -> None:
         failures = [text for name, lines, process in running if (text := _outcome(name, lines, process))]
     if failures:
         raise SandboxError(failures[0])
+
+
+def await_addresses(name: str, addresses: Iterable[str]) -> None:
+    """Wait until the namespace answers for its IPv6 addresses.
+
+    The kernel (6.18) makes an address local from a work queue, also with ``nodad``: on a busy machine after ``ip`` has ended.
+
+    :raises SandboxError: when it takes longer than any work queue should
+    """
+    missing = {address for address in addresses if ":" in address}
+    deadline = time.monotonic() + _WORK_QUEUE_PATIENCE
+    while missing:
+        command = ["ip", "-n", name, "-6", "route", "show", "table", "local"]
+        local = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        missing.difference_update(local)
+        if missing and time.monotonic() > deadline:
+            raise SandboxError(f"{name}: the kernel did not take up {', '.join(sorted(missing))} in {_WORK_QUEUE_PATIENCE:.0f} s")
 
 
 def _outcome(name: str | None, lines: list[str], process: subprocess.Popen[str]) -> str:

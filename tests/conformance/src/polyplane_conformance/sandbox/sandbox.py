@@ -161,6 +161,7 @@ class Sandbox:
             if node is not self.topology.node:
                 batches[self._name(self.topology.node.name)] = wiring.remote_routes(self.topology, pod)
             namespaces.ip_batches(batches)
+            namespaces.await_addresses(self._name(pod.id), pod.addresses)
             self._prober.enter([(pod.id, self.netns(pod.id))])
         self._prober.serve([(self._place(pod.id), pod.id, [(port.protocol, port.number) for port in pod.ports])])
 
@@ -189,6 +190,7 @@ class Sandbox:
             namespaces.ip_batch(self._name(topology.node.name), routes)
         in_pod = wiring.pod_addresses(old.addresses, verb="del") + [line for line in wiring.pod_lines(new) if not line.startswith("link ")]
         namespaces.ip_batch(self._name(name), in_pod)
+        namespaces.await_addresses(self._name(name), new.addresses)
         self.topology = topology
 
     def relabel_pod(self, name: str, labels: Mapping[str, str]) -> None:
