@@ -25,6 +25,7 @@ from polyplane_conformance.expectation import Service, print_table
 from polyplane_conformance.model import explain_cell
 from polyplane_conformance.plugin import REPORT
 from polyplane_conformance.report import STYLES, Report
+from polyplane_conformance.scaffold import ScaffoldError, scaffold
 from polyplane_conformance.scenario import Scenario, load_scenarios
 
 app: Final = typer.Typer(help="Check that a backend enforces what the policy APIs say.", no_args_is_help=True, add_completion=True)
@@ -157,6 +158,28 @@ def _show(report: Report, broken: list[str], *, explain: bool) -> None:
             highlight=False,
         )
     _out.print(report.summary, style=STYLES["failed"] if report.exit_code else STYLES["passed"], highlight=False)
+
+
+@app.command("new-backend")
+def new_backend(
+    name: Annotated[str, typer.Argument(help="Name of the backend, as people will write it after --backend.")],
+    *,
+    directory: Annotated[Path | None, typer.Option(help="Where to write it; default: polyplane-NAME here.")] = None,
+) -> None:
+    """Write a complete distribution with a new backend, in which only two functions are missing."""
+    folder = directory or Path(f"polyplane-{name}")
+    try:
+        written = scaffold(name, folder)
+    except (ScaffoldError, OSError) as error:
+        _err.print(str(error), style="bold red", highlight=False)
+        raise typer.Exit(2) from error
+    _out.print("\n".join(map(str, written)), markup=False, highlight=False)
+    steps = f"cd {folder} && pip install -e '.[test]' && pytest   # red until both functions of {_native(written)} are filled in"
+    _out.print(steps, markup=False, highlight=False, soft_wrap=True)
+
+
+def _native(written: list[Path]) -> Path:
+    return next(path for path in written if path.name == "native.py")
 
 
 @app.command()

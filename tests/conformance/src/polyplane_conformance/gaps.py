@@ -17,6 +17,8 @@ The same file may say how to harm the backend's state from outside, for the beha
     [[damage]]
     name = "our table is gone"
     command = ["nft", "delete", "table", "inet", "polyplane"]
+
+and whether packets pass through it at all (``packets = false``: the netns tier has nothing to send).
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ class Damage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    packets: bool = True
     gap: tuple[Gap, ...] = ()
     damage: tuple[Damage, ...] = ()
 
@@ -79,6 +82,8 @@ class Gaps:
     source: str
     gaps: tuple[Gap, ...] = ()
     damage: tuple[Damage, ...] = ()
+    #: Whether packets pass through the dataplane at all; without, there is nothing to ask of it in the netns tier.
+    packets: bool = True
 
     def find(self, name: str, tier: str) -> Gap | None:
         """Return the gap that excuses a scenario in a tier, if any."""
@@ -112,7 +117,7 @@ def load_gaps(backend: str, file: Path | None = None) -> Gaps:
         stated = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
     except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise GapError(f"{path}: {error}") from error
-    return Gaps(source=str(path), gaps=stated.gap, damage=stated.damage)
+    return Gaps(source=str(path), gaps=stated.gap, damage=stated.damage, packets=stated.packets)
 
 
 def distribution_folders(backend: str) -> tuple[Path, ...]:

@@ -61,12 +61,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--polyplane-update-golden", action="store_true", help="write the golden files instead of comparing with them")
     group.addoption("--polyplane-report", type=Path, metavar="FILE", help="write a report, YAML or (.json) JSON")
+    parser.addini(
+        "polyplane_options", "options for the backends on trial, KEY=VALUE; --polyplane-option adds to them", type="args", default=[]
+    )
     parser.addini("polyplane_backends", "backends on trial when no --polyplane-backend is given", type="args", default=["memory"])
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers and begin the report."""
     config.addinivalue_line("markers", "tier(name): the tier of a test of the conformance suite: model, render or netns")
+    config.addinivalue_line("markers", "without_packets: only for backends that no packet passes through")
     config.addinivalue_line("markers", "netns: sends real packets between network namespaces; needs root")
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
     config.stash[REPORT] = Report()
@@ -75,7 +79,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def backends(config: pytest.Config) -> list[Backend]:
     """Return the backends on trial."""
     names = config.getoption("--polyplane-backend") or config.getini("polyplane_backends")
-    options = dict(text.partition("=")[::2] for text in config.getoption("--polyplane-option"))
+    written = [*config.getini("polyplane_options"), *config.getoption("--polyplane-option")]
+    options = dict(text.partition("=")[::2] for text in written)
     return [Backend(name, dict(options), load_gaps(name, config.getoption("--polyplane-gaps"))) for name in names]
 
 
@@ -88,10 +93,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     config = metafunc.config
     on = config.getoption("--polyplane-tier") is None or tier in config.getoption("--polyplane-tier")
     if "backend" in metafunc.fixturenames:
-        # The memory backend moves no packets, and keeps golden files only for who asks.
-        asked = config.getoption("--polyplane-backend") or ()
-        useless = {"netns": {"memory"}, "render": {"memory"}.difference(asked)}.get(tier, set())
-        chosen = [backend for backend in backends(config) if on and backend.name not in useless]
+        still = metafunc.definition.get_closest_marker("without_packets") is not None
+        chosen = [backend for backend in backends(config) if on and _has_use(config, backend, tier, still=still)]
         _parametrize(metafunc, "backend", chosen, f"no backend for the {tier} tier was chosen; see --polyplane-backend", scope="session")
     if "scenario" in metafunc.fixturenames:
         scenarios = [scenario for scenario in load_scenarios() if on and tier in scenario.tiers and _wanted(config, scenario.name)]
@@ -100,6 +103,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         _parametrize(
             metafunc, "case", [case for case in _corpus(config) if on and _wanted(config, case.name)], "no --polyplane-corpus was given"
         )
+
+
+def _has_use(config: pytest.Config, backend: Backend, tier: str, *, still: bool) -> bool:
+    """Whether a test of the tier is for this backend; ``still``: it is for those without packets."""
+    if backend.name == "memory":  # keeps golden files only for who asks, and what it holds is checked with every model
+        return tier == "render" and not still and backend.name in (config.getoption("--polyplane-backend") or ())
+    return backend.gaps.packets is not still if tier == "netns" or still else True
 
 
 def _wanted(config: pytest.Config, name: str) -> bool:

@@ -50,11 +50,12 @@ def render_scenario(scenario: Scenario, dataplane: Dataplane) -> str:
     return "\n".join(parts)
 
 
-def golden_folder(backend: str, chosen: Path | None = None) -> Path | None:
-    """Return where a backend keeps its golden files, None if nowhere."""
+def golden_folder(backend: str, chosen: Path | None, root: Path) -> Path | None:
+    """Return where a backend keeps its golden files: as chosen, with its package or checkout, or below the root of this run; None if nowhere."""
     if chosen is not None:
         return chosen
-    return next((folder / place for folder in distribution_folders(backend) for place in PLACES if (folder / place).is_dir()), None)
+    places = [folder / place for folder in distribution_folders(backend) for place in PLACES]
+    return next((place for place in (*places, root / PLACES[-1]) if place.is_dir()), None)
 
 
 def golden_file(folder: Path, scenario: Scenario) -> Path:

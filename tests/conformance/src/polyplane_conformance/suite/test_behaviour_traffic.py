@@ -38,9 +38,8 @@ GONE = (
 )
 
 
-@pytest.fixture
-def service(stage: Stage) -> Stage:
-    """A service 10.96.0.10:8000 (fd96::10) whose only pod is x/a, port 80."""
+def _with_service(stage: Stage) -> Stage:
+    """Add a service 10.96.0.10:8000 (fd96::10) whose only pod is x/a, port 80."""
     if not have("nft"):
         pytest.skip("needs the command nft, to translate as kube-proxy does")
     for family, address in ADDRESSES.items():
@@ -56,8 +55,9 @@ def _through(stage: Stage, source: str) -> set[Outcome]:
     return {result.outcome for result in stage.sandbox.probe(probes)}
 
 
-def test_policy_sees_the_pod_behind_a_service(service: Stage) -> None:
+def test_policy_sees_the_pod_behind_a_service(stage: Stage) -> None:
     """Rules speak of the pod's own address and port, whatever address the client used."""
+    service = _with_service(stage)
     service.begin()
     assert _through(service, "x/c") == {Outcome.ALLOWED}
     service.begin(DOOR)
@@ -67,8 +67,9 @@ def test_policy_sees_the_pod_behind_a_service(service: Stage) -> None:
     assert _through(service, "x/b") == {Outcome.DENIED}
 
 
-def test_the_way_out_sees_the_pod_behind_a_service(service: Stage) -> None:
+def test_the_way_out_sees_the_pod_behind_a_service(stage: Stage) -> None:
     """An egress rule for the pod opens the service; one for the service's address does not."""
+    service = _with_service(stage)
     to_pod = [{"to": [{"podSelector": pod("a")}], "ports": [{"port": 80}]}]
     service.begin(policy("x/out", podSelector=pod("b"), policyTypes=["Egress"], egress=to_pod))
     assert _through(service, "x/b") == {Outcome.ALLOWED}
@@ -77,8 +78,9 @@ def test_the_way_out_sees_the_pod_behind_a_service(service: Stage) -> None:
     assert _through(service, "x/b") == {Outcome.DENIED}
 
 
-def test_a_pod_reaches_itself_through_a_service(service: Stage) -> None:
+def test_a_pod_reaches_itself_through_a_service(stage: Stage) -> None:
     """However closed a pod is, it reaches itself, through a service too."""
+    service = _with_service(stage)
     service.begin(policy("x/closed", podSelector={}, policyTypes=["Ingress", "Egress"]))
     assert _through(service, "x/a") == {Outcome.ALLOWED}
     assert _through(service, "x/b") == {Outcome.DENIED}

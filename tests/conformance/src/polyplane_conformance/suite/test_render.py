@@ -16,7 +16,7 @@ pytestmark = pytest.mark.tier("render")
 
 def test_golden(backend: Backend, scenario: Scenario, pytestconfig: pytest.Config) -> None:
     """The backend's native text is what its golden file says, and the same every time."""
-    folder = golden_folder(backend.name, pytestconfig.getoption("--polyplane-golden"))
+    folder = golden_folder(backend.name, pytestconfig.getoption("--polyplane-golden"), pytestconfig.rootpath)
     if folder is None:
         pytest.skip(f"{backend} keeps no golden files; make the folder tests/golden/conformance beside its pyproject.toml")
     text = render_scenario(scenario, load_backend(backend.name, backend.options))
