@@ -112,6 +112,9 @@ def run(
     scenario: Annotated[str | None, typer.Option(help="Only scenarios and behaviours whose name fits this pattern.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report: JSON if the name ends so, otherwise YAML.")] = None,
     golden: Annotated[Path | None, typer.Option(help="The backend's golden files, if not in its tests/golden/conformance.")] = None,
+    source: Annotated[
+        str, typer.Option(help="Netns tier: give objects to the core straight (direct), or by an API server (kubernetes).")
+    ] = "direct",
     gaps: Annotated[Path | None, typer.Option(help="The backend's gaps, if not in its conformance.toml.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show how both sides of each disagreement came about.")] = False,
 ) -> None:
@@ -128,6 +131,7 @@ def run(
         *("--pyargs", "polyplane_conformance.suite", "-c", os.devnull, "--import-mode=importlib"),
         *("-p", "no:cacheprovider", "-p", "no:terminal", "-p", "no:hypothesispytest"),
         *("--polyplane-backend", backend),
+        *("--polyplane-source", source),
     ]
     for name, value in (("scenario", scenario), ("corpus", corpus), ("report", report), ("golden", golden), ("gaps", gaps)):
         if value is not None:

@@ -62,7 +62,11 @@ class ControlPlane:
 
     def feed(self, writes: Iterable[Write]) -> dict[str, Program]:
         """Take in a batch of writes and return the programs."""
-        changes: list[Change] = [change for write in writes for change in self.store.apply(event_of(write))]
+        return self.follow(event_of(write) for write in writes)
+
+    def follow(self, events: Iterable[SourceEvent]) -> dict[str, Program]:
+        """Take in a batch of events and return the programs."""
+        changes: list[Change] = [change for event in events for change in self.store.apply(event)]
         for compiler in self.compilers.values():
             compiler.update(changes)
         return self.programs

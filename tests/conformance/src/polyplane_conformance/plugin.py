@@ -59,6 +59,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--polyplane-golden", type=Path, metavar="DIR", help="golden files, if not in the backend's own tests/golden/conformance"
     )
+    group.addoption(
+        "--polyplane-source",
+        choices=("direct", "kubernetes"),
+        default="direct",
+        help="netns tier: give the cluster's objects to the core straight, or by an API server and the source that follows it",
+    )
     group.addoption("--polyplane-update-golden", action="store_true", help="write the golden files instead of comparing with them")
     group.addoption("--polyplane-report", type=Path, metavar="FILE", help="write a report, YAML or (.json) JSON")
     parser.addini(
@@ -244,7 +250,7 @@ def rigs(pytestconfig: pytest.Config) -> Iterator[Rigs]:
         pytest.skip("the netns tier makes network namespaces, which needs root")
     from polyplane_conformance.rig import Rigs
 
-    made = Rigs()
+    made = Rigs(pytestconfig.getoption("--polyplane-source"))
     yield made
     made.close()
 

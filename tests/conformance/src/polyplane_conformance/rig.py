@@ -17,6 +17,7 @@ from polyplane.reconcile.diff import diff
 from polyplane_conformance.actions import Action, AddPod, PodSpec, Restart
 from polyplane_conformance.cast import NODE, NODE_ACTOR, OUTSIDE, PODS, REMOTE_NODE, REMOTE_NODE_ACTOR, UNDERSTUDIES, plan
 from polyplane_conformance.control import PROTOCOLS, ControlPlane, writes_of
+from polyplane_conformance.delivery import make_delivery
 from polyplane_conformance.expectation import Expectation, Pair, Service
 from polyplane_conformance.plugin import Backend
 from polyplane_conformance.probe.model import Outcome as ProbeOutcome
@@ -76,9 +77,11 @@ def knows_interfaces(scenario: Scenario) -> bool:
 class Rig:
     """A built sandbox and the backend on trial on its node. Scenarios play one after the other; `reset` lies between them."""
 
-    def __init__(self, topology: Topology, backend: Backend) -> None:
+    def __init__(self, topology: Topology, backend: Backend, source: str = "direct") -> None:
         self.topology = topology
         self.backend = backend
+        self.source = source
+        self.delivery = make_delivery(source)
         self.sandbox = Sandbox.build(topology)
         #: Pod to its host-side interface.
         self.interfaces = {pod.id: pod.host_interface for pod in topology.pods_of(NODE)}
@@ -90,6 +93,7 @@ class Rig:
 
     def close(self) -> None:
         """Remove the sandbox."""
+        self.delivery.close()
         self.sandbox.close()
 
     def load(self) -> Dataplane:
@@ -104,6 +108,7 @@ class Rig:
         addresses = scenario.plan or plan(pod.id for pod in self.topology.pods)
         world = World(scenario, addresses, interfaces=self.interfaces if knows_interfaces(scenario) else {})
         self.control = ControlPlane((NODE,), capabilities=self.dataplane.require_available(), options=options)
+        self.delivery.begin()
         self.feed(writes_of(world.objects.values()))
         return world
 
@@ -116,7 +121,7 @@ class Rig:
 
     def feed(self, writes: Iterable[Write]) -> Applied:
         """Enforce the cluster after these writes."""
-        return self.enforce(self.control.feed(writes)[NODE])
+        return self.enforce(self.control.follow(self.delivery.deliver(writes))[NODE])
 
     def enforce(self, program: Program) -> Applied:
         """Bring a program into force."""
@@ -130,7 +135,7 @@ class Rig:
         self.control = ControlPlane((NODE,), capabilities=self.dataplane.require_available(), options=self.program.options)
         writes = [write for history in world.history.values() for write in history]
         self.program = Program()
-        return self.feed(writes)
+        return self.enforce(self.control.follow(self.delivery.restart(writes))[NODE])
 
     # --- probing
 
@@ -217,7 +222,8 @@ def play(rig: Rig, scenario: Scenario) -> Outcome:
 class Rigs:
     """Built rigs by topology; only the latest is kept, so that equal topologies in a row share one."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: str = "direct") -> None:
+        self._source = source
         self._key: tuple[str, str] | None = None
         self._rig: Rig | None = None
 
@@ -226,7 +232,7 @@ class Rigs:
         key = (str(topology), f"{backend.name} {backend.options}")
         if self._rig is None or self._key != key:
             self.close()
-            self._rig, self._key = Rig(topology, backend), key
+            self._rig, self._key = Rig(topology, backend, self._source), key
         return self._rig
 
     def close(self) -> None:

@@ -15,8 +15,10 @@ from typing import Any, Self
 
 from polyplane.ir.program import Options
 from polyplane_conformance.actions import Action, ApplyPolicy
+from polyplane_conformance.apiserver import ApiServer, Cluster
 from polyplane_conformance.cast import NODE
 from polyplane_conformance.expectation import Service
+from polyplane_conformance.netns import inside
 from polyplane_conformance.probe.client import Stream
 from polyplane_conformance.probe.model import Outcome, Probe, Traffic
 from polyplane_conformance.rig import BARE, Rig
@@ -110,7 +112,10 @@ def wait_for(condition: Callable[[], bool], what: str, *, seconds: float = 15.0)
 
 
 class AgentProcess:
-    """A real ``polyplane run`` on the node under test, following a directory of manifests."""
+    """A real ``polyplane run`` on the node under test, following a directory of manifests, or an API server if the suite does.
+
+    The server listens inside the node's network, where the agent is.
+    """
 
     def __init__(self, stage: Stage, folder: Path) -> None:
         self._stage = stage
@@ -119,6 +124,10 @@ class AgentProcess:
         self._log = folder / "agent.log"
         self._process: subprocess.Popen[str] | None = None
         self._starts = 0
+        self._server: ApiServer | None = None
+        if stage.rig.source == "kubernetes":
+            with inside(stage.sandbox.node_netns):
+                self._server = ApiServer().start()
 
     def __enter__(self) -> Self:
         return self
@@ -126,9 +135,14 @@ class AgentProcess:
     def __exit__(self, *_: object) -> None:
         if self._process is not None and self._process.poll() is None:
             self.stop(signal.SIGKILL)
+        if self._server is not None:
+            self._server.stop()
 
     def write(self) -> None:
-        """Write the world's objects, a file each; files of objects that are gone go too."""
+        """Write the world's objects: to the API server, or a file each; what is gone goes there, too."""
+        if self._server is not None:
+            self._write_to(self._server.cluster)
+            return
         wanted = {}
         for key, history in self._stage.world.history.items():
             raw = history[-1].raw
@@ -142,6 +156,15 @@ class AgentProcess:
         for path in self.directory.glob("*.json"):
             if path.name not in wanted:
                 path.unlink()
+
+    def _write_to(self, cluster: Cluster) -> None:
+        wanted = self._stage.world.objects
+        for kind in cluster.kinds:
+            for (namespace, name), _ in cluster.objects(kind):
+                if (kind.kind, namespace, name) not in wanted:
+                    cluster.delete(kind, namespace, name)
+        for raw in wanted.values():
+            cluster.put(raw)
 
     def start(self) -> None:
         """Start the agent and wait until it has brought its first program into force."""
@@ -159,8 +182,11 @@ class AgentProcess:
             *options,
             "--node",
             NODE,
-            "--source",
-            str(self.directory),
+            *(
+                ("--source", str(self.directory))
+                if self._server is None
+                else ("--kubeconfig", str(self._server.kubeconfig(self.directory / "kubeconfig")))
+            ),
         ]
         self._process = self._stage.sandbox.spawn(
             NODE, [*argv, "--log-format", "json", "--audit-interval", "1"], output=log, env={**os.environ}

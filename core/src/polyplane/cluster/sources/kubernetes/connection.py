@@ -78,7 +78,7 @@ class Stream:
     def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
         self._response = response
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytearray]:
         """Yield complete lines; a last one that was cut off is dropped.
 
         :raises HTTPError: the connection was lost, or nothing came for the read timeout
@@ -91,7 +91,7 @@ class Stream:
             if b"\n" not in piece:
                 continue
             *lines, last = rest.split(b"\n")
-            yield from (bytes(line) for line in lines if line)
+            yield from filter(None, lines)
             rest = last
 
     def _read(self) -> bytes:

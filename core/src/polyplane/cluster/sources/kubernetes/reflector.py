@@ -90,6 +90,8 @@ class Reflector:
         self._failures = 0
         self._reported = False
         self._kind = resource.kind
+        self._puts = counters.EVENTS.labels(resource.kind, "put")
+        self._removals = counters.EVENTS.labels(resource.kind, "remove")
         #: Everything up to this version has been emitted; None while that is unknown.
         self.version: str | None = None
 
@@ -189,7 +191,7 @@ class Reflector:
                 seen, token, limit = set(), "", 0
                 continue
             for item in page.items or ():
-                seen.add(self._put(item))
+                self._put(item, seen)
             self._check_stop()
             token = page.metadata.token or ""
             if not token:
@@ -233,7 +235,7 @@ class Reflector:
         if time.monotonic() - started < settings.retry_first:
             self._pause(settings.retry_first * self._random.random())
 
-    def _take(self, line: bytes, seen: set[tuple[str, str]] | None) -> bool:
+    def _take(self, line: bytearray, seen: set[tuple[str, str]] | None) -> bool:
         """Take in one line of a watch; return whether it ended the initial events."""
         try:
             event = _EVENT.decode(line)
@@ -254,7 +256,7 @@ class Reflector:
                 version = meta.resource_version
                 self._remove((meta.namespace or "", meta.name or ""))
             case _:
-                version = self._put_version(event.object, seen)
+                version = self._put(event.object, seen)
         if version and (seen is None or ended):
             self.version = version
         return ended
@@ -267,26 +269,24 @@ class Reflector:
             raise Stopped
         return self._path
 
-    def _put(self, data: msgspec.Raw) -> tuple[str, str]:
+    def _put(self, data: msgspec.Raw, seen: set[tuple[str, str]] | None) -> str | None:
+        """Emit an object, enter it into ``seen``, return its version."""
         raw = self._decode(data)
         # Items of lists do not say what they are.
-        raw["apiVersion"], raw["kind"] = self.resource.api_version, self.resource.kind
+        raw["apiVersion"], raw["kind"] = self.resource.api_version, self._kind
         metadata = raw.get("metadata") or {}
         name = metadata.get("namespace") or "", metadata.get("name") or ""
         self._known.add(name)
-        counters.EVENTS.labels(self._kind, "put").inc()
-        self._emit(PutObject(key=ObjectKey(self.resource.api_version, self.resource.kind, *name), raw=raw))
-        return name
-
-    def _put_version(self, data: msgspec.Raw, seen: set[tuple[str, str]] | None) -> str | None:
-        name = self._put(data)
         if seen is not None:
             seen.add(name)
-        return _HEAD.decode(data).metadata.resource_version
+        self._puts.inc()
+        self._emit(PutObject(key=ObjectKey(self.resource.api_version, self._kind, *name), raw=raw))
+        version: str | None = metadata.get("resourceVersion")
+        return version
 
     def _remove(self, name: tuple[str, str]) -> None:
         self._known.discard(name)
-        counters.EVENTS.labels(self._kind, "remove").inc()
+        self._removals.inc()
         self._emit(RemoveObject(ObjectKey(self.resource.api_version, self.resource.kind, *name)))
 
     def _settle(self, seen: set[tuple[str, str]]) -> None:
