@@ -175,7 +175,8 @@ class Soaked(Agent):
 
     def fresh(self) -> list[dict[str, Any]]:
         """Return what a fresh agent applies."""
-        done = subprocess.run([*self.prefix, "--once"], capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run([*self.prefix, "--once"], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
         lines = [json.loads(line) for line in done.stderr.splitlines()]
         return [line for line in lines if line["event"] == "applied"]
 
