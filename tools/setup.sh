@@ -44,6 +44,21 @@ no_python() {
         "install one, for example python3.11 and python3.11-venv, and start again"
 }
 
+# Packages such as openvswitch-switch start a service when they are installed. The sandboxes have switches of their own, and this
+# machine's must not be touched: Debian's policy-rc.d says so (Policy manual, section 9.3.3), unless there is one already.
+without_services() {
+    local policy=/usr/sbin/policy-rc.d result=0
+    if [[ -e $policy ]]; then
+        "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+    "$@" || result=$?
+    rm -f "$policy"
+    return "$result"
+}
+
 # --- what is missing -------------------------------------------------------------------------------------------------
 
 missing=() # what next to nothing works without, by Debian's package names
@@ -55,6 +70,7 @@ has ip || missing+=(iproute2)
 has conntrack || missing+=(conntrack)
 has iptables || wanted+=(iptables)
 has tcpdump || wanted+=(tcpdump)
+has ovs-vswitchd || wanted+=(openvswitch-switch)
 if [[ -x /usr/bin/python3 ]]; then
     python=$(find_python)
     [[ -n $python ]] || no_python
@@ -76,7 +92,7 @@ if ((${#missing[@]} + ${#wanted[@]})); then
         say "installing system packages: ${missing[*]} ${wanted[*]}"
         export DEBIAN_FRONTEND=noninteractive
         apt-get update -q
-        apt-get install -q -y --no-install-recommends "${missing[@]}" "${wanted[@]}"
+        without_services apt-get install -q -y --no-install-recommends "${missing[@]}" "${wanted[@]}"
     elif ((${#missing[@]})); then
         if is_debian; then
             fail "system packages are missing: ${missing[*]}" \

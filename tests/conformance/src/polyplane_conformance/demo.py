@@ -26,6 +26,7 @@ from polyplane.ir.program import EMPTY, IcmpType, Isolation, Program
 from polyplane.plugins import Dataplane, dialects, load_backend, load_source
 from polyplane.reconcile.diff import diff
 from polyplane_conformance.casting import Casting, cast_pods
+from polyplane_conformance.gaps import load_gaps
 from polyplane_conformance.probe.model import ICMP, ICMPV6, Outcome, Result
 from polyplane_conformance.reachability import Cell, Reachability, render
 from polyplane_conformance.sandbox import Sandbox
@@ -49,14 +50,14 @@ class Explanation:
 def run_demo(*, backend: str, manifests: Path, console: Console) -> int:
     """Play the demo; return 0 when all packets did what evaluate says, 1 otherwise.
 
-    :param backend: name of an installed backend that takes the option ``netns``
+    :param backend: name of an installed backend that works on packets of a sandbox: takes what `Sandbox.backend_options` gives
     :param manifests: directory with pods, namespaces and policies; pods without addresses are given some
     :raises PolyplaneError: no such directory, no pods, no such backend, no root
     """
     store, casting = _read(manifests)
     for problem in store.problems.values():
         console.print(Text(f"{problem.severity}: {problem}", style="yellow"))
-    with Sandbox.build(casting.topology) as sandbox:
+    with Sandbox.build(casting.topology, load_gaps(backend).wiring) as sandbox:
         topology = sandbox.topology
         console.print(
             f"{len(topology.pods)} pods on {', '.join(node.name for node in topology.nodes)} and a host outside, "
@@ -112,7 +113,7 @@ def _read(directory: Path) -> tuple[Store, Casting]:
 
 
 def _enforce(console: Console, backend: str, sandbox: Sandbox, store: Store, node: str) -> Program:
-    dataplane = _load(backend, sandbox.netns(node))
+    dataplane = _load(backend, sandbox.backend_options(node))
     capabilities = dataplane.require_available()
     own = frozenset(Cidr.parse(address) for address in sandbox.topology.addresses_of(node))
     program = compile_store(store, node, capabilities=capabilities, node_addresses=own)
@@ -126,9 +127,9 @@ def _enforce(console: Console, backend: str, sandbox: Sandbox, store: Store, nod
     return program
 
 
-def _load(backend: str, netns: Path) -> Dataplane:
+def _load(backend: str, options: Mapping[str, object]) -> Dataplane:
     try:
-        return load_backend(backend, {"netns": str(netns)})
+        return load_backend(backend, options)
     except ConfigError as error:
         raise PolyplaneError(f"backend {backend} does not work on packets of a sandbox: {error}") from error
 

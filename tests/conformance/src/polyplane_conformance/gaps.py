@@ -18,7 +18,10 @@ The same file may say how to harm the backend's state from outside, for the beha
     name = "our table is gone"
     command = ["nft", "delete", "table", "inet", "polyplane"]
 
-and whether packets pass through it at all (``packets = false``: the netns tier has nothing to send).
+and whether packets pass through it at all (``packets = false``: the netns tier has nothing to send). It may also say how
+the pods of a sandbox have to be wired for this dataplane (`polyplane_conformance.sandbox.Wiring`)::
+
+    wiring = "bridge"                # default: "routed"
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ import msgspec
 from polyplane.hookspecs import BACKENDS
 from polyplane.plugins import find
 from polyplane_conformance import suite
+from polyplane_conformance.sandbox.topology import Wiring
 
 FILE: Final = "conformance.toml"
 
@@ -73,6 +77,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packets: bool = True
     gap: tuple[Gap, ...] = ()
     damage: tuple[Damage, ...] = ()
+    wiring: Wiring = Wiring.ROUTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,8 @@ class Gaps:
     damage: tuple[Damage, ...] = ()
     #: Whether packets pass through the dataplane at all; without, there is nothing to ask of it in the netns tier.
     packets: bool = True
+    #: How the pods of a sandbox are connected to their node.
+    wiring: Wiring = Wiring.ROUTED
 
     def find(self, name: str, tier: str) -> Gap | None:
         """Return the gap that excuses a scenario in a tier, if any."""
@@ -117,7 +124,7 @@ def load_gaps(backend: str, file: Path | None = None) -> Gaps:
         stated = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
     except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise GapError(f"{path}: {error}") from error
-    return Gaps(source=str(path), gaps=stated.gap, damage=stated.damage, packets=stated.packets)
+    return Gaps(source=str(path), gaps=stated.gap, damage=stated.damage, packets=stated.packets, wiring=stated.wiring)
 
 
 def distribution_folders(backend: str) -> tuple[Path, ...]:

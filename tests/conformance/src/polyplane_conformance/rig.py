@@ -82,7 +82,7 @@ class Rig:
         self.backend = backend
         self.source = source
         self.delivery = make_delivery(source)
-        self.sandbox = Sandbox.build(topology)
+        self.sandbox = Sandbox.build(topology, backend.gaps.wiring)
         #: Pod to its host-side interface.
         self.interfaces = {pod.id: pod.host_interface for pod in topology.pods_of(NODE)}
         self.dataplane = self.load()
@@ -98,7 +98,7 @@ class Rig:
 
     def load(self) -> Dataplane:
         """Make the backend anew, as a started agent would: with no memory."""
-        return load_backend(self.backend.name, {**self.backend.options, "netns": str(self.sandbox.node_netns)})
+        return load_backend(self.backend.name, {**self.sandbox.backend_options(), **self.backend.options})
 
     def begin(self, scenario: Scenario, *, options: Options | None = None) -> World:
         """Forget everything, set up a scenario's cluster and enforce it."""

@@ -96,8 +96,8 @@ class Stage:
         return self.sandbox.run(where, argv)
 
     def conntrack_flush(self) -> None:
-        """Delete every connection the node knows."""
-        self.run("conntrack", "-F")
+        """Delete every connection the node knows, in its kernel and in its switch."""
+        self.sandbox.forget_connections()
 
 
 def wait_for(condition: Callable[[], bool], what: str, *, seconds: float = 15.0) -> None:
@@ -171,7 +171,9 @@ class AgentProcess:
         self._starts += 1
         log = self._log.with_suffix(f".{self._starts}.log")
         backend = self._stage.rig.backend
-        options = [part for key, value in backend.options.items() for part in ("--backend-option", f"{key}={value}")]
+        # the agent's own process is in the node's namespace already
+        given = {key: value for key, value in self._stage.sandbox.backend_options().items() if key != "netns"} | backend.options
+        options = [part for key, value in given.items() for part in ("--backend-option", f"{key}={value}")]
         argv = [
             sys.executable,
             "-m",

@@ -6,14 +6,14 @@
 
 `topology` says what there is, `wiring` how it is connected (pure text), `namespaces` names, makes and sweeps, `sandbox` puts
 it together with the prober of `polyplane_conformance.probe`. Needs root and iproute2; ``nft`` or ``iptables`` for services,
-``tcpdump`` for captures.
+``tcpdump`` for captures, Open vSwitch for pods on bridges (`bridges`).
 """
 
 from polyplane_conformance.sandbox.barrage import Barrage, BarrageReport, Shot
 from polyplane_conformance.sandbox.namespaces import SandboxError, sweep
 from polyplane_conformance.sandbox.sandbox import Sandbox
 from polyplane_conformance.sandbox.services import Service, Translator
-from polyplane_conformance.sandbox.topology import DEFAULT_PORTS, HostSpec, NodeSpec, PodSpec, Port, Topology, TopologyError
+from polyplane_conformance.sandbox.topology import DEFAULT_PORTS, HostSpec, NodeSpec, PodSpec, Port, Topology, TopologyError, Wiring
 
 __all__ = [
     "DEFAULT_PORTS",
@@ -30,5 +30,6 @@ __all__ = [
     "Topology",
     "TopologyError",
     "Translator",
+    "Wiring",
     "sweep",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
@@ -57,6 +58,14 @@ def sweep() -> tuple[str, ...]:
             netns.delete(name)
             removed.append(name)
     return tuple(removed)
+
+
+def sweep_directories(where: Path) -> None:
+    """Remove the directories in ``where`` of processes that are no more."""
+    for path in where.iterdir() if where.is_dir() else ():
+        match = _OWNED.fullmatch(path.name)
+        if match is not None and start_time(int(match["pid"])) != int(match["start"]):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def create(names: Iterable[str]) -> None:

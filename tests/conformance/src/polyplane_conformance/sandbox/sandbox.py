@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from polyplane_conformance import netns
 from polyplane_conformance.probe.client import Prober, Stream
@@ -18,12 +18,18 @@ from polyplane_conformance.probe.model import ICMP, ICMPV6, Probe, Result, Traff
 from polyplane_conformance.probe.rounds import DEFAULT_SETTINGS, Settings
 from polyplane_conformance.probe.wire import Order
 from polyplane_conformance.reachability import Cell, Reachability
-from polyplane_conformance.sandbox import namespaces, processes, services, wiring
+from polyplane_conformance.sandbox import bridges, namespaces, processes, services, wiring
 from polyplane_conformance.sandbox.barrage import Barrage
 from polyplane_conformance.sandbox.manifests import Manifest, manifests, pod_manifest
 from polyplane_conformance.sandbox.namespaces import SandboxError
 from polyplane_conformance.sandbox.services import Service, Translator
-from polyplane_conformance.sandbox.topology import NodeSpec, PodSpec, Topology
+from polyplane_conformance.sandbox.topology import NodeSpec, PodSpec, Topology, Wiring
+
+#: A switch in userspace looks at one port after the other: under load the twin's answer may overtake a long queue.
+SETTINGS: Final[Mapping[Wiring, Settings]] = {
+    Wiring.ROUTED: DEFAULT_SETTINGS,
+    Wiring.BRIDGE: DEFAULT_SETTINGS._replace(attempts=3, interval=0.15, grace=0.4),
+}
 
 
 class Sandbox:
@@ -33,8 +39,11 @@ class Sandbox:
     namespaces then, and `namespaces.sweep`, which every build begins with, those whose prober was killed as well.
     """
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, wiring: Wiring = Wiring.ROUTED) -> None:
         self.topology = topology
+        self.wiring = wiring
+        #: The switch of each node whose pods are on a bridge.
+        self.switches: dict[str, bridges.Switch] = {}
         #: Seconds that `build` took.
         self.built_in = 0.0
         self._prefix = namespaces.new_prefix()
@@ -44,7 +53,7 @@ class Sandbox:
         atexit.register(self.close)
 
     @classmethod
-    def build(cls, topology: Topology) -> Sandbox:
+    def build(cls, topology: Topology, wiring: Wiring = Wiring.ROUTED) -> Sandbox:
         """Build the namespaces, wire them, start all servers.
 
         :raises SandboxError: without root, without ``ip``, or with what the kernel refused; nothing is left behind then
@@ -53,7 +62,8 @@ class Sandbox:
             raise SandboxError("a sandbox makes network namespaces, which needs root; run this with sudo")
         began = time.monotonic()
         namespaces.sweep()
-        sandbox = cls(topology)
+        namespaces.sweep_directories(bridges.RUN_DIRECTORY)
+        sandbox = cls(topology, wiring)
         try:
             sandbox._make()
         except BaseException:
@@ -79,6 +89,7 @@ class Sandbox:
         for name in netns.names():
             if name.startswith(self._prefix):
                 netns.delete(name)
+        bridges.remove_directories(self._prefix)
 
     # --- construction --------------------------------------------------------------------------------------------------
 
@@ -90,8 +101,9 @@ class Sandbox:
         namespaces.create(self._name(what) for what in (*nodes, *leaves))
         for what in (*nodes, *leaves):
             self._prepare(what, wiring.NODE_SYSCTLS if what in nodes else wiring.LEAF_SYSCTLS)
+        self._start_switches()
         others = topology.machines[1:]
-        first = wiring.base(topology.node)
+        first = self._base(topology.node)
         for other in others:
             first += wiring.join(topology.node, other, self._name(other.name))
         for pod in pods:
@@ -99,10 +111,12 @@ class Sandbox:
         namespaces.ip_batch(self._name(topology.node.name), first + wiring.default_routes(topology))
         batches: dict[str | None, list[str]] = {self._name(other.name): wiring.joined(other, topology.node) for other in others}
         for node in topology.nodes[1:]:
-            lines = wiring.base(node) + batches[self._name(node.name)]
+            lines = self._base(node) + batches[self._name(node.name)]
             batches[self._name(node.name)] = lines + [line for pod in topology.pods_of(node.name) for line in self._attachment(pod)]
         namespaces.ip_batches(batches)
-        namespaces.ip_batches({self._name(pod.id): wiring.pod_lines(pod) for pod in pods})
+        namespaces.ip_batches({self._name(pod.id): self._pod_lines(pod) for pod in pods})
+        for node in topology.nodes:
+            self._plug_in(node, topology.pods_of(node.name))
         self._prober.enter((what, self.netns(what)) for what in (*nodes, *leaves))
         served = [(pod.id, pod.ports) for pod in topology.pods]
         served += [(part.name, part.ports) for part in topology.machines]
@@ -113,7 +127,38 @@ class Sandbox:
             netns.write_sysctls(sysctls)
 
     def _attachment(self, pod: PodSpec) -> list[str]:
-        return wiring.attach_pod(self.topology.node_of(pod), pod, self._name(pod.id))
+        node = self.topology.node_of(pod)
+        if node.name in self.switches:
+            return bridges.attach_pod(pod, self._name(pod.id)) + bridges.routes(node, pod, pod.addresses)
+        return wiring.attach_pod(node, pod, self._name(pod.id))
+
+    def _base(self, node: NodeSpec) -> list[str]:
+        return wiring.base(node) + (bridges.gateway_lines() if node.name in self.switches else [])
+
+    def _pod_lines(self, pod: PodSpec) -> list[str]:
+        bridged = self.topology.node_of(pod).name in self.switches
+        return wiring.pod_lines(pod) + (bridges.neighbour_lines(self.topology, pod) if bridged else [])
+
+    def _start_switches(self) -> None:
+        if self.wiring is Wiring.BRIDGE:
+            for node in self.topology.nodes:
+                directory = bridges.RUN_DIRECTORY / f"{self._prefix}{node.name}"
+                switch = self.switches[node.name] = bridges.Switch(self.netns(node.name), directory, self._daemons)
+                switch.start()
+
+    def _plug_in(self, node: NodeSpec, pods: Sequence[PodSpec]) -> None:
+        """Make pods ports of their node's bridge, if it has one."""
+        switch = self.switches.get(node.name)
+        if switch is not None:
+            for pod in pods:
+                bridges.compute_checksums(self.netns(pod.id))
+            switch.attach(pods)
+
+    def _tell_neighbours(self) -> None:
+        """Tell pods on bridges who is a neighbour by now."""
+        if self.switches:
+            pods = [pod for node in self.topology.nodes for pod in self.topology.pods_of(node.name)]
+            namespaces.ip_batches({self._name(pod.id): bridges.neighbour_lines(self.topology, pod) for pod in pods})
 
     def _name(self, what: str) -> str:
         return f"{self._prefix}{namespaces.label(what)}"
@@ -132,6 +177,17 @@ class Sandbox:
     def netns(self, name: str) -> Path:
         """Path of the namespace of a pod, node or host; a host-network pod's is its node's."""
         return netns.NETNS_DIRECTORY / self._name(self._place(name))
+
+    def backend_options(self, node: str = "") -> dict[str, object]:
+        """Return what a backend must be told to work on a node (empty: the one under test), by the kind of wiring.
+
+        ``routed``: ``netns``. ``bridge``: ``bridge`` and ``run_dir`` of the node's switch, and in ``service_cidrs`` the addresses
+        that the node translates, separated by commas.
+        """
+        node = node or self.topology.node.name
+        if node in self.switches:
+            return {"bridge": bridges.BRIDGE, "run_dir": str(self.switches[node].directory), "service_cidrs": ",".join(bridges.SERVICES)}
+        return {"netns": str(self.netns(node))}
 
     def manifests(self, *, interfaces: bool = True) -> list[Manifest]:
         """Return Namespace, Node and Pod objects of the topology as it is now."""
@@ -157,11 +213,13 @@ class Sandbox:
             namespaces.create([self._name(pod.id)])
             self._prepare(pod.id, wiring.LEAF_SYSCTLS)
             namespaces.ip_batch(self._name(node.name), self._attachment(pod))
-            batches: dict[str | None, list[str]] = {self._name(pod.id): wiring.pod_lines(pod)}
+            batches: dict[str | None, list[str]] = {self._name(pod.id): self._pod_lines(pod)}
             if node is not self.topology.node:
                 batches[self._name(self.topology.node.name)] = wiring.remote_routes(self.topology, pod)
             namespaces.ip_batches(batches)
             namespaces.await_addresses(self._name(pod.id), pod.addresses)
+            self._plug_in(node, [pod])
+            self._tell_neighbours()
             self._prober.enter([(pod.id, self.netns(pod.id))])
         self._prober.serve([(self._place(pod.id), pod.id, [(port.protocol, port.number) for port in pod.ports])])
 
@@ -170,6 +228,10 @@ class Sandbox:
         pod = self._own_pod(name)
         node = self.topology.node_of(pod)
         self._prober.leave(pod.id)
+        bridged = self.switches.get(node.name)
+        if bridged is not None:
+            bridged.detach(pod)
+            namespaces.ip_batch(self._name(node.name), bridges.routes(node, pod, pod.addresses, verb="del"))
         # the namespace goes some time after its name; the interface, and with it the routes, must be gone at once
         namespaces.ip_batch(self._name(node.name), [f"link del {pod.host_interface}"])
         if node is not self.topology.node:
@@ -183,15 +245,17 @@ class Sandbox:
         new = replace(old, addresses=tuple(addresses))
         topology = self.topology.with_pods(new if pod is old else pod for pod in self.topology.pods)
         node = topology.node_of(new)
-        on_node = wiring.pod_routes(node, old, old.addresses, verb="del") + wiring.pod_routes(node, new, new.addresses)
+        routes = bridges.routes if node.name in self.switches else wiring.pod_routes
+        on_node = routes(node, old, old.addresses, verb="del") + routes(node, new, new.addresses)
         namespaces.ip_batch(self._name(node.name), on_node)
         if node is not topology.node:
-            routes = wiring.remote_routes(self.topology, old, verb="del") + wiring.remote_routes(topology, new)
-            namespaces.ip_batch(self._name(topology.node.name), routes)
+            there = wiring.remote_routes(self.topology, old, verb="del") + wiring.remote_routes(topology, new)
+            namespaces.ip_batch(self._name(topology.node.name), there)
         in_pod = wiring.pod_addresses(old.addresses, verb="del") + [line for line in wiring.pod_lines(new) if not line.startswith("link ")]
         namespaces.ip_batch(self._name(name), in_pod)
         namespaces.await_addresses(self._name(name), new.addresses)
         self.topology = topology
+        self._tell_neighbours()
 
     def relabel_pod(self, name: str, labels: Mapping[str, str]) -> None:
         """Give a pod other labels in its manifest."""
@@ -224,13 +288,13 @@ class Sandbox:
 
     # --- probes --------------------------------------------------------------------------------------------------------
 
-    def probe(self, probes: Iterable[Probe], settings: Settings = DEFAULT_SETTINGS) -> list[Result]:
+    def probe(self, probes: Iterable[Probe], settings: Settings | None = None) -> list[Result]:
         """Run probes, all at once, to their verdicts; results in the same order.
 
         :raises TopologyError: for an unknown name
         :raises SandboxError: where source or destination has no address of the family
         """
-        return self._prober.run([self.order(probe) for probe in probes], settings)
+        return self._prober.run([self.order(probe) for probe in probes], settings or SETTINGS[self.wiring])
 
     def matrix(
         self,
@@ -238,7 +302,7 @@ class Sandbox:
         *,
         sources: Iterable[str] | None = None,
         destinations: Iterable[str] | None = None,
-        settings: Settings = DEFAULT_SETTINGS,
+        settings: Settings | None = None,
     ) -> Reachability:
         """Probe every source against every destination.
 
@@ -310,13 +374,24 @@ class Sandbox:
 
         :raises SandboxError: when it fails, with what it said
         """
-        return processes.run(self.netns(where), argv, text=text, env=env)
+        return processes.run(self.netns(where), argv, text=text, env=self._environment(where, env))
+
+    def _environment(self, where: str, env: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """On a node with a switch, have Open vSwitch's tools speak to that one."""
+        switch = self.switches.get(where)
+        return env if switch is None else {**(env or os.environ), **switch.environment}
+
+    def forget_connections(self) -> None:
+        """Delete every connection that the node under test knows, in its kernel and in its switch."""
+        self.run(self.topology.node.name, ["conntrack", "-F"])
+        for switch in self.switches.values():
+            switch.forget_connections()
 
     def spawn(
         self, where: str, argv: Sequence[str], *, output: Path | None = None, env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:
         """Start a daemon there; it ends with the sandbox, or with us."""
-        return self._daemons.spawn(self.netns(where), argv, output=output, env=env)
+        return self._daemons.spawn(self.netns(where), argv, output=output, env=self._environment(where, env))
 
     @contextlib.contextmanager
     def capture(self, where: str, into: Path, expression: str = "") -> Iterator[Path]:

@@ -17,6 +17,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Final
 
 from polyplane.errors import PolyplaneError
@@ -24,6 +25,15 @@ from polyplane_conformance.probe.model import PROTOCOL_NUMBERS, SCTP, TCP, UDP, 
 
 #: Linux allows 15 characters (IFNAMSIZ - 1).
 _LONGEST_INTERFACE: Final = 15
+
+
+class Wiring(StrEnum):
+    """How a node's pods are connected to it: what a backend's dataplane asks for."""
+
+    #: By one veth each; the node's kernel routes between them.
+    ROUTED = "routed"
+    #: As ports of an Open vSwitch bridge; see `bridges`.
+    BRIDGE = "bridge"
 
 
 class TopologyError(PolyplaneError, ValueError):

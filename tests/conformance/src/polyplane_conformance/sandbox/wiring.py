@@ -85,14 +85,14 @@ def attach_pod(node: NodeSpec, pod: PodSpec, pod_netns: str) -> list[str]:
     return lines + pod_routes(node, pod, pod.addresses)
 
 
-def pod_routes(node: NodeSpec, pod: PodSpec, addresses: Iterable[str], *, verb: str = "add") -> list[str]:
-    """Lines for the pod's node: routes to the addresses; ``verb`` ``del`` removes them."""
+def pod_routes(node: NodeSpec, pod: PodSpec, addresses: Iterable[str], *, verb: str = "add", interface: str = "") -> list[str]:
+    """Lines for the pod's node: routes to the addresses; ``verb`` ``del`` removes them. ``interface`` empty: the pod's own."""
     sources = {family_of(address): address for address in node.addresses}
     lines = []
     for address in addresses:
         family = family_of(address)
         source = f" src {sources[family]}" if family in sources else ""
-        line = _host_route(address, f"dev {pod.host_interface}{' scope link' if family == 4 else ''}{source}")
+        line = _host_route(address, f"dev {interface or pod.host_interface}{' scope link' if family == 4 else ''}{source}")
         lines.append(line.replace("route add", f"route {verb}", 1))
     return lines
 

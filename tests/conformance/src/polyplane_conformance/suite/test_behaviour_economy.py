@@ -39,11 +39,14 @@ def _one_pod(stage: Stage, policies: int) -> tuple[int, int]:
 
 
 def test_one_pod_costs_the_same_among_many_policies(stage: Stage) -> None:
-    """A pod joins a peer set used by 10 policies, or by 200: as many operations, and few."""
+    """A pod joins a peer set used by 10 policies, or by 200: as many operations, and few.
+
+    The pod is on this node, and what a bridge has to know of each of its ports counts as well.
+    """
     few = _one_pod(stage, 10)
     many = _one_pod(stage, 200)
     assert few == many
-    assert max(few) <= 8
+    assert max(few) <= 64
 
 
 def test_one_policy_does_not_touch_the_others(stage: Stage) -> None:

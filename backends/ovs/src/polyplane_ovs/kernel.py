@@ -1,0 +1,108 @@
+"""`Switch`: the bridge's flows, read and written with ``ovs-ofctl`` over its management socket."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from polyplane.backend_kit.messages import shorten
+from polyplane_ovs.options import OvsOptions
+from polyplane_ovs.owned import OURS
+
+_PROGRAM: Final = "ovs-ofctl"
+#: Of all versions that Open vSwitch speaks by default the one whose listings write registers as we do.
+_PROTOCOL: Final = "OpenFlow15"
+#: Seconds after which ovs-ofctl gives up: it waits for ever for a switch whose ovsdb-server has died.
+_TIMEOUT: Final = 60
+_UNREACHABLE: Final = re.compile(
+    r"connecting to|Connection (refused|reset)|No such file|connection (dropped|closed)|Broken pipe|timed? ?out", re.IGNORECASE
+)
+_NO_VERSION: Final = re.compile(r"version negotiation failed")
+
+
+class SwitchError(Exception):
+    """ovs-ofctl failed, nothing was changed. ``transient``: the switch cannot be reached, which may pass."""
+
+    def __init__(self, message: str, *, transient: bool) -> None:
+        self.transient = transient
+        super().__init__(message)
+
+
+class Switch:
+    """The flows of one bridge."""
+
+    def __init__(self, options: OvsOptions) -> None:
+        self._options: Final = options
+        self._target: Final = f"unix:{options.management}"
+
+    def run(self, bundle: str) -> None:
+        """Bring a bundle into the switch, all of it or nothing.
+
+        :raises SwitchError: nothing was changed
+        """
+        self._call("--bundle", "add-flows", self._target, "-", text=bundle)
+
+    def flows(self, *, only_ours: bool = False, counters: bool = False) -> str:
+        """Return the listing of the flows.
+
+        :raises SwitchError: it cannot be read
+        """
+        match = [OURS] if only_ours else []
+        return self._call("--no-names", "--stats" if counters else "--no-stats", "dump-flows", self._target, *match)
+
+    def remove_ours(self) -> None:
+        """Remove all flows that carry our mark.
+
+        :raises SwitchError: nothing was changed
+        """
+        self._call("del-flows", self._target, OURS)
+
+    def forget_connections(self) -> None:
+        """Empty our conntrack zone, where this ovs-ofctl can (from 3.1 on)."""
+        try:
+            self._call("ct-flush", self._target, f"zone={self._options.zone}")
+        except SwitchError as error:
+            if error.transient:
+                raise
+
+    def missing(self) -> tuple[str, ...]:
+        """Say what keeps us from working here, each with the remedy."""
+        found = []
+        if shutil.which(_PROGRAM) is None:
+            found.append(
+                f"{_PROGRAM} is not here: apt install openvswitch-common (and openvswitch-switch, if it is to run on this machine)"
+            )
+        if not Path(self._options.run_dir).is_dir():
+            found.append(
+                f"{self._options.run_dir} does not exist: start Open vSwitch (apt install openvswitch-switch), or correct the option run_dir"
+            )
+        return tuple(found)
+
+    def version(self) -> str:
+        """Return the version of ovs-ofctl, empty if there is none."""
+        try:
+            said = subprocess.run([_PROGRAM, "--version"], capture_output=True, text=True, check=False).stdout
+        except FileNotFoundError:
+            return ""
+        match = re.search(r"\d+\.\d+\S*", said)
+        return match[0] if match else ""
+
+    def _call(self, *arguments: str, text: str | None = None) -> str:
+        command = [_PROGRAM, f"--timeout={_TIMEOUT}", "-O", _PROTOCOL, *arguments]
+        try:
+            done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        except FileNotFoundError as error:
+            raise SwitchError(f"{_PROGRAM} is not here: apt install openvswitch-common", transient=False) from error
+        if done.returncode == 0:
+            return done.stdout
+        said = shorten(done.stderr, _PROGRAM)
+        if _NO_VERSION.search(said):
+            raise SwitchError(
+                f"bridge {self._options.bridge} does not speak {_PROTOCOL}; "
+                f"allow it: ovs-vsctl add bridge {self._options.bridge} protocols {_PROTOCOL} ({said})",
+                transient=False,
+            )
+        raise SwitchError(said, transient=done.returncode < 0 or _UNREACHABLE.search(said) is not None)

@@ -1,0 +1,91 @@
+"""`Watcher`: a thread that notices within milliseconds when the switch or its ports change.
+
+Nothing in OVSDB tells that ovs-vswitchd has been started again, and then all flows are gone. What tells is the bridge's
+management socket, on which we hold an OpenFlow connection: it ends with the process. We answer its echo requests and say
+nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from polyplane_ovs.openflow import Link
+
+#: Seconds between two looks for a switch that is away.
+_LOOK_EVERY: Final = 0.02
+#: Seconds between two looks for an ovsdb-server that is away, and the longest sleep.
+_IDLE: Final = 0.5
+
+
+class Watcher:
+    """Calls ``restarted`` when the switch has been away and is back, ``moved`` when ovsdb-server has news or is back.
+
+    Both are called from the watcher's own thread; they return whether they could do their work, otherwise they are called again
+    soon. ``descriptor`` says where news from ovsdb-server arrive, None while it is away.
+    """
+
+    def __init__(
+        self, management: str, *, descriptor: Callable[[], int | None], restarted: Callable[[], bool], moved: Callable[[], bool]
+    ) -> None:
+        self._management: Final = management
+        self._descriptor: Final = descriptor
+        self._restarted: Final = restarted
+        self._moved: Final = moved
+        self._wake_read, self._wake_write = os.pipe()
+        self._stopping = False
+        self._thread: Final = threading.Thread(target=self._run, name="polyplane-ovs watcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Call back no more; may be called from any thread but must not hold what the callbacks wait for."""
+        self.abandon()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def abandon(self) -> None:
+        """Stop without waiting."""
+        self._stopping = True
+        with contextlib.suppress(OSError):
+            os.write(self._wake_write, b"x")
+
+    def _run(self) -> None:
+        link: Link | None = None
+        away = False
+        try:
+            while not self._stopping:
+                if link is None:
+                    link = Link.open(self._management)
+                    if link is None:
+                        away = True
+                        time.sleep(_LOOK_EVERY)
+                        continue
+                if away:
+                    away = not self._restarted()
+                descriptor = self._descriptor()
+                if descriptor is None:
+                    self._moved()
+                    descriptor = self._descriptor()
+                waiting = [link.descriptor, self._wake_read, *([] if descriptor is None else [descriptor])]
+                try:
+                    ready, _, _ = select.select(waiting, [], [], _LOOK_EVERY if away else _IDLE)
+                except (OSError, ValueError):
+                    continue  # the connection to ovsdb-server was closed meanwhile
+                if link.descriptor in ready and not link.read():
+                    link.close()
+                    link, away = None, True
+                if descriptor in ready and not self._moved():
+                    time.sleep(_LOOK_EVERY)
+        finally:
+            if link is not None:
+                link.close()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
