@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from polyplane.cluster.decode import implied_namespace
+from polyplane.cluster.dialects.clusternetworkpolicy import CLUSTER_NETWORK_POLICY
 from polyplane.cluster.dialects.networkpolicy import NETWORK_POLICY
 from polyplane.cluster.model import Change, InSync, ObjectKey, PutObject, RemoveObject, SourceProblem
 from polyplane.cluster.problems import Severity
@@ -272,3 +273,55 @@ def test_the_order_of_events_does_not_matter() -> None:
         states.append(state(store))
         assert len([thing for thing in replayed.values() if thing is not None]) == 5
     assert all(other == states[0] for other in states)
+
+
+# --- policies that have a place in a tier --------------------------------------------------------------------------------
+
+
+def tiered(name: str, priority: int = 1, tier: str = "Admin", **spec: Any) -> Any:
+    content = {"tier": tier, "priority": priority, "subject": {"namespaces": {}}, **spec}
+    return put("ClusterNetworkPolicy", name, api_version="policy.networking.k8s.io/v1alpha2", spec=content)
+
+
+@pytest.fixture
+def tiers() -> Any:
+    return Store([NETWORK_POLICY, CLUSTER_NETWORK_POLICY])
+
+
+def test_equal_priorities_of_a_tier_are_one_warning(tiers: Store) -> None:
+    for event in (tiered("b"), tiered("c", priority=2), tiered("d", tier="Baseline"), policy("x"), policy("y")):
+        tiers.apply(event)
+    assert tiers.problems == {}
+    tiers.apply(tiered("a"))
+    (problem,) = tiers.problems.values()
+    assert problem.severity is Severity.WARNING
+    assert str(problem) == (
+        "ClusterNetworkPolicy a: priority 1 of tier admin is shared by ClusterNetworkPolicy a, ClusterNetworkPolicy b, "
+        "which are taken by name; give each a priority of its own (in force)"
+    )
+    tiers.apply(tiered("c"))
+    assert "ClusterNetworkPolicy c" in next(iter(tiers.problems.values())).message
+    tiers.apply(remove(tiered("a")))
+    tiers.apply(tiered("c", priority=3))
+    assert tiers.problems == {}
+    tiers.apply(remove(tiered("b")))
+    tiers.apply(remove(tiered("c")))
+    assert tiers.problems == {}
+
+
+def test_many_of_one_priority_are_not_all_named(tiers: Store) -> None:
+    for number in range(8):
+        tiers.apply(tiered(f"p{number}"))
+    (problem,) = tiers.problems.values()
+    assert "ClusterNetworkPolicy p4 and 3 more, which" in problem.message
+
+
+def test_what_nobody_can_do_is_an_error_of_an_object_in_force(tiers: Store) -> None:
+    event = tiered("names", egress=[{"action": "Accept", "to": [{"domainNames": ["example.org"]}]}])
+    tiers.apply(event)
+    assert event.key in tiers.policies
+    (problem,) = tiers.problems.values()
+    assert (problem.severity, problem.key, problem.fails_closed) == (Severity.ERROR, event.key, True)
+    assert problem.consequence == "the rule fails closed"
+    tiers.apply(tiered("names"))
+    assert tiers.problems == {}

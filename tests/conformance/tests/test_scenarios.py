@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from polyplane_conformance.actions import ApplyPolicy
+from polyplane_conformance.actions import ApplyClusterPolicy, ApplyPolicy
 from polyplane_conformance.cast import HOSTS, plan
 from polyplane_conformance.expectation import print_table
 from polyplane_conformance.oracle import Connection, Oracle
@@ -18,7 +18,7 @@ def test_written_expectations_are_what_the_oracle_says(scenario: Scenario) -> No
     for step in scenario.steps:
         for action in step.actions:
             for write in world.perform(action):
-                if isinstance(action, ApplyPolicy):
+                if isinstance(action, ApplyClusterPolicy | ApplyPolicy):
                     assert write.accepted is not action.refused
         oracle = Oracle(world.objects.values())
         for expectation in step.expectations:
@@ -42,6 +42,8 @@ def test_there_is_a_scenario_for_every_topic() -> None:
     assert {scenario.topic for scenario in load_scenarios()} >= {
         "blocks",
         "changes",
+        "cluster-refusals",
+        "cluster-rules",
         "isolation",
         "nodes",
         "outbound",
@@ -49,6 +51,7 @@ def test_there_is_a_scenario_for_every_topic() -> None:
         "ports",
         "protocols",
         "refusals",
+        "tiers",
         "union",
     }
 

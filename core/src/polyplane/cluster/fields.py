@@ -50,12 +50,13 @@ def type_name(value: object) -> str:
 
 @dataclass(slots=True)
 class Report:
-    """Which object is being read, for errors, and the warnings collected on the way."""
+    """Which object is being read, for errors, and what was noted on the way; see `Field.warn` and `Field.cannot`."""
 
     kind: str
     namespace: str
     name: str
     warnings: list[str] = field(default_factory=list)
+    unsupported: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,10 @@ class Field:
     def warn(self, text: str) -> None:
         """Note something about this field that is accepted but probably not meant."""
         self.report.warnings.append(f"{self.path or 'object'}: {text}")
+
+    def cannot(self, text: str) -> None:
+        """Note that this field asks for something nobody here can do; whoever reads it must let its rule fail closed."""
+        self.report.unsupported.append(f"{self.path or 'object'}: {text}")
 
     def _wrong_type(self, wanted: str, remedy: str) -> InvalidObject:
         return self.invalid(f"must be {wanted}, not {type_name(self.value)} ({shown(self.value)}); {remedy}")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from polyplane.cluster.fields import Field, Report
+from polyplane.cluster.fields import Field, Report, shown
 from polyplane.cluster.names import dns_label_problem, label_key_problem, label_value_problem, subdomain_problem
 
 #: Where a namespaced object goes that names no namespace.
 DEFAULT_NAMESPACE: Final = "default"
 
 _ANNOTATIONS_LIMIT: Final = 256 * 1024
+#: `status` is for whoever enforces to write. That of NetworkPolicy existed in Kubernetes 1.24 to 1.27 and still stands in exports.
+_OBJECT: Final = ("apiVersion", "kind", "metadata", "spec", "status")
 _META: Final = (
     "name",
     "namespace",
@@ -38,6 +40,18 @@ class Identity(NamedTuple):
 
     namespace: str
     name: str
+
+
+def read_object(raw: object, *, api_version: str, kind: str, namespaced: bool) -> tuple[Identity, Field]:
+    """Check everything of a policy object but its ``spec``; return who it is and the ``spec``, present or not.
+
+    :raises polyplane.errors.InvalidObject: what the API server would reject
+    """
+    members = root(kind, raw, namespaced=namespaced).members(_OBJECT)
+    for name, wanted in (("apiVersion", api_version), ("kind", kind)):
+        if members[name].text() != wanted:
+            raise members[name].invalid(f"{shown(members[name].value)} is not what is expected here; write {wanted}")
+    return check_metadata(members["metadata"], namespaced=namespaced), members["spec"]
 
 
 def root(kind: str, raw: object, *, namespaced: bool) -> Field:

@@ -219,8 +219,10 @@ class TierSpec:
 class ClusterPolicy:
     """One policy object, translated but not yet resolved against pods.
 
-    ``order`` sorts inside the tier, before namespace and name. ``rules[d]`` is absent where the object says nothing about the
-    direction; a direction in ``isolates`` ends in deny for the subject's pods even without rules.
+    ``order`` sorts inside the tier, before namespace and name; where it is given, two policies of a tier with an equal one are
+    reported. ``rules[d]`` is absent where the object says nothing about the direction; a direction in ``isolates`` ends in deny
+    for the subject's pods even without rules. ``unsupported``: what the object asks for that nobody can do; its ``rules`` fail
+    closed there already.
     """
 
     key: ObjectKey
@@ -230,6 +232,7 @@ class ClusterPolicy:
     rules: Mapping[Direction, tuple[PolicyRule, ...]]
     isolates: frozenset[Direction] = frozenset()
     warnings: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

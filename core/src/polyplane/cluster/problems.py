@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
-from polyplane.cluster.model import ObjectKey, SourceProblem
+from polyplane.cluster.model import ObjectKey, SourceProblem, TierSpec
 from polyplane.errors import InvalidObject
+
+#: So many objects are named in one message, and the rest counted.
+_SHOWN: Final = 5
 
 
 class Severity(StrEnum):
@@ -25,7 +30,8 @@ class Problem:
     ``object`` names it (``NetworkPolicy shop/web``) and ``key`` identifies it, empty and None where no object could be told;
     ``where`` is its place in the source, may be empty. ``message`` says what is wrong, with the field first; ``remedy`` what to
     write instead, may be empty.
-    ``stale``: the last valid version is still in force.
+    ``stale``: the last valid version is still in force. ``fails_closed``: the object is in force, except that the rule in question
+    allows nothing or, if it does not allow, denies everything.
     """
 
     severity: Severity
@@ -35,12 +41,15 @@ class Problem:
     remedy: str = ""
     stale: bool = False
     key: ObjectKey | None = None
+    fails_closed: bool = False
 
     @property
     def consequence(self) -> str:
         """What this means for enforcement until it is repaired."""
         if self.severity is Severity.WARNING:
             return "in force"
+        if self.fails_closed:
+            return "the rule fails closed"
         return "the last valid version stays in force" if self.stale else "not in force"
 
     def __str__(self) -> str:
@@ -83,6 +92,21 @@ def warning(key: ObjectKey, where: str, text: str) -> Problem:
     """Return the problem of an object that is in force, but hardly as meant."""
     message, remedy = _split(text)
     return Problem(severity=Severity.WARNING, object=str(key), where=where, message=message, remedy=remedy, key=key)
+
+
+def unsupported(key: ObjectKey, where: str, text: str) -> Problem:
+    """Return the problem of an object that is valid, but asks for something that nobody can do."""
+    message, remedy = _split(text)
+    return Problem(severity=Severity.ERROR, object=str(key), where=where, message=message, remedy=remedy, key=key, fails_closed=True)
+
+
+def equal_order(tier: TierSpec, order: tuple[int, ...], keys: Sequence[ObjectKey]) -> Problem:
+    """Return the problem of policies of a tier whose API leaves open which of them comes first."""
+    names = ", ".join(map(str, keys[:_SHOWN])) + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
+    place = ".".join(map(str, order))
+    message = f"priority {place} of tier {tier.name} is shared by {names}, which are taken by name"
+    remedy = "give each a priority of its own"
+    return Problem(severity=Severity.WARNING, object=str(keys[0]), where="", message=message, remedy=remedy, key=keys[0])
 
 
 def unreadable(event: SourceProblem) -> Problem:

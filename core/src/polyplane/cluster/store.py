@@ -7,6 +7,7 @@ are there, never on the order in which they came.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -27,8 +28,18 @@ from polyplane.cluster.model import (
     RemoveObject,
     SourceEvent,
     SourceProblem,
+    TierSpec,
 )
-from polyplane.cluster.problems import Problem, broken_dialect, invalid_object, no_dialect, unreadable, warning
+from polyplane.cluster.problems import (
+    Problem,
+    broken_dialect,
+    equal_order,
+    invalid_object,
+    no_dialect,
+    unreadable,
+    unsupported,
+    warning,
+)
 from polyplane.errors import ConfigError, InvalidObject
 
 _Object = Pod | Namespace | Node | ClusterPolicy
@@ -64,6 +75,8 @@ class Store:
         self._pods_per_namespace: Counter[str] = Counter()
         self._problems: dict[str, Problem] = {}
         self._problems_of: dict[ObjectKey, tuple[str, ...]] = {}
+        #: Policies by tier and order, those that have one.
+        self._places: dict[tuple[TierSpec, tuple[int, ...]], list[ObjectKey]] = {}
         self._in_sync = False
 
     @property
@@ -93,7 +106,7 @@ class Store:
 
     @property
     def problems(self) -> Mapping[str, Problem]:
-        """What is wrong now, by object (``networking.k8s.io/v1 NetworkPolicy shop/web``) or by place in the source."""
+        """What is wrong now: by object (``networking.k8s.io/v1 NetworkPolicy shop/web``), by place in the source, or by place in a tier."""
         return MappingProxyType(self._problems)
 
     def apply(self, event: SourceEvent) -> list[Change]:
@@ -137,7 +150,11 @@ class Store:
         except Exception as error:  # noqa: BLE001 - a plugin that breaks its contract on one object must not end the enforcement of all others
             self._report(key, [broken_dialect(key, event.where, error, stale=self._current(key) is not None)])
             return []
-        self._report(key, [warning(key, event.where, text) for text in new.warnings] if isinstance(new, ClusterPolicy) else [])
+        problems = []
+        if isinstance(new, ClusterPolicy):
+            problems += [unsupported(key, event.where, text) for text in new.unsupported]
+            problems += [warning(key, event.where, text) for text in new.warnings]
+        self._report(key, problems)
         return self._replace(key, new)
 
     def _remove(self, key: ObjectKey) -> list[Change]:
@@ -181,7 +198,30 @@ class Store:
             case Node():
                 return _set(self._nodes, key.name, new if isinstance(new, Node) else None)
             case ClusterPolicy():
-                return _set(self._policies, key, new if isinstance(new, ClusterPolicy) else None)
+                return self._replace_policy(key, new if isinstance(new, ClusterPolicy) else None)
+
+    def _replace_policy(self, key: ObjectKey, new: ClusterPolicy | None) -> list[Change]:
+        old = self._policies.get(key)
+        for policy, comes in ((old, False), (new, True)):
+            if policy is not None and policy.order:
+                self._settle_place(policy, comes=comes)
+        return _set(self._policies, key, new)
+
+    def _settle_place(self, policy: ClusterPolicy, *, comes: bool) -> None:
+        """Note that a policy has come to its place in a tier, or left it, and whether it is the only one there."""
+        place = policy.tier, policy.order
+        keys = self._places.setdefault(place, [])
+        if comes:
+            insort(keys, policy.key)
+        else:
+            keys.remove(policy.key)
+        name = f"tier {policy.tier.name}, priority {'.'.join(map(str, policy.order))}"
+        if len(keys) > 1:
+            self._problems[name] = equal_order(policy.tier, policy.order, keys)
+        else:
+            self._problems.pop(name, None)
+            if not keys:
+                del self._places[place]
 
     def _replace_pod(self, pod_id: str, new: Pod | None) -> list[Change]:
         namespace = pod_id.partition("/")[0]

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from polyplane.cluster.model import ObjectKey
-from polyplane.cluster.problems import Severity
+from polyplane.cluster.problems import Problem, Severity
 from polyplane.cluster.sources.kubernetes.connection import TRANSPORT_ERRORS, ApiStatus, Connection
 from polyplane.cluster.sources.kubernetes.resources import Resource
 from polyplane.errors import ConfigError
@@ -156,12 +156,18 @@ class _Identified(msgspec.Struct):
     metadata: _Uid = msgspec.field(default_factory=_Uid)
 
 
+def _reason(problem: Problem) -> str:
+    if problem.fails_closed:
+        return "PolicyUnsupported"
+    return "PolicyRejected" if problem.severity is Severity.ERROR else "PolicyWarning"
+
+
 def _notes(followed: Followed) -> list[Note]:
     """Return what there is to say, in a fixed order."""
     notes = [
         Note(
             problem.key,
-            "PolicyRejected" if problem.severity is Severity.ERROR else "PolicyWarning",
+            _reason(problem),
             "; ".join(filter(None, (problem.message, problem.remedy, problem.consequence))),
         )
         for problem in followed.problems.values()

@@ -19,8 +19,24 @@ class ApplyPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     refused: bool = False
 
 
+class ApplyClusterPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"name": "cluster-policy"}):
+    """Create or update a policy that lives in no namespace. ``refused``: an API server would not take it."""
+
+    name: str
+    kind: str = "ClusterNetworkPolicy"
+    spec: Any = None
+    refused: bool = False
+
+
+class DeleteClusterPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"name": "delete-cluster-policy"}):
+    """Delete one policy that lives in no namespace."""
+
+    name: str
+    kind: str = "ClusterNetworkPolicy"
+
+
 class DeletePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"name": "delete-policy"}):
-    """Delete one policy, or with ``*`` all of them."""
+    """Delete one policy of a namespace, or with ``*`` all of all kinds."""
 
     name: str
 
@@ -50,6 +66,14 @@ class LabelPod(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Set and drop labels of a pod."""
 
     pod: PodName
+    set: Mapping[str, str] = {}
+    drop: _Many = ()
+
+
+class LabelNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"name": "label-node"}):
+    """Set and drop labels of a node, ``node`` or ``remote-node``."""
+
+    name: str
     set: Mapping[str, str] = {}
     drop: _Many = ()
 
@@ -112,9 +136,12 @@ class Restart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 Action = (
     ApplyPolicy
     | DeletePolicy
+    | ApplyClusterPolicy
+    | DeleteClusterPolicy
     | AddNamespace
     | RemoveNamespace
     | LabelNamespace
+    | LabelNode
     | LabelPod
     | AddPod
     | AddressPod
@@ -128,9 +155,12 @@ Action = (
 VERBS: Final[Mapping[str, type[Action]]] = {
     "policy": ApplyPolicy,
     "delete-policy": DeletePolicy,
+    "cluster-policy": ApplyClusterPolicy,
+    "delete-cluster-policy": DeleteClusterPolicy,
     "add-namespace": AddNamespace,
     "remove-namespace": RemoveNamespace,
     "label-namespace": LabelNamespace,
+    "label-node": LabelNode,
     "label-pod": LabelPod,
     "add-pod": AddPod,
     "address-pod": AddressPod,

@@ -18,17 +18,16 @@ from polyplane.ir.program import ICMP, ICMPV6, SCTP, TCP, UDP, IcmpType, Options
 from polyplane.plugins import dialects
 from polyplane_conformance.cast import NODE, REMOTE_NODE
 from polyplane_conformance.expectation import Pair, Service
-from polyplane_conformance.world import Raw, World, Write
+from polyplane_conformance.world import API_VERSIONS, Raw, World, Write
 
 PROTOCOLS: Final[Mapping[str, int]] = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
-_API_VERSIONS: Final[Mapping[str, str]] = {"NetworkPolicy": "networking.k8s.io/v1"}
 _ECHO: Final[Mapping[int, tuple[int, IcmpType]]] = {4: (ICMP, IcmpType(8, 0)), 6: (ICMPV6, IcmpType(128, 0))}
 
 
 def event_of(write: Write) -> SourceEvent:
     """Return what a source would emit for the write."""
     kind, namespace, name = write.key
-    key = ObjectKey(_API_VERSIONS.get(kind, "v1"), kind, namespace, name)
+    key = ObjectKey(API_VERSIONS.get(kind, "v1"), kind, namespace, name)
     return RemoveObject(key) if write.raw is None else PutObject(key=key, raw=write.raw, where="the scenario")
 
 

@@ -141,6 +141,55 @@ COMPILER: Final = (
         "and True",
         "ports/number-tcp",
     ),
+    Fault(
+        "the baseline tier comes before NetworkPolicy",
+        "polyplane/cluster/dialects/tiers.py",
+        "position=10_000_000",
+        "position=10_000",
+        "tiers/network-policy-*",
+    ),
+    Fault(
+        "Pass is Accept",
+        "polyplane/cluster/dialects/clusternetworkpolicy.py",
+        '"Pass": Action.PASS}',
+        '"Pass": Action.ALLOW}',
+        "tiers/admin-pass*",
+    ),
+    Fault(
+        "priorities do not count",
+        "polyplane/compile/stacks.py",
+        "key=lambda policy: (policy.order, ",
+        "key=lambda policy: (",
+        "tiers/lower-priority*",
+    ),
+    Fault(
+        "what is not understood is left out",
+        "polyplane/cluster/dialects/tiers.py",
+        "if any(part is None for part",
+        "if all(part is None for part",
+        "cluster-refusals/unknown*",
+    ),
+    Fault(
+        "an Accept that is not understood accepts",
+        "polyplane/cluster/dialects/tiers.py",
+        "PolicyRule(action=Action.ALLOW, peers=())",
+        "PolicyRule(action=Action.ALLOW)",
+        "cluster-refusals/unknown*",
+    ),
+    Fault(
+        "the admin tier spares a pod's way to itself",
+        "polyplane/cluster/dialects/tiers.py",
+        'TierSpec(name="admin", position=1_000)',
+        'TierSpec(name="admin", position=1_000, exempts_self=True)',
+        "tiers/admin-*",
+    ),
+    Fault(
+        "labels of nodes are read once",
+        "polyplane/compile/resolve.py",
+        "for node, by in ((new, 1), (old, -1)):",
+        "for node, by in ((new, 1),):",
+        "cluster-rules/labels-of-nodes*",
+    ),
 )
 
 RENDERER: Final = (

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for NetworkPolicy: specs, and whole scenarios of random clusters, policies and changes.
+"""Hypothesis strategies: specs of NetworkPolicy, and whole scenarios of random clusters, policies of all kinds and changes.
 
 Labels, ports and blocks come from small vocabularies, so that they meet often.
 """
@@ -21,6 +21,7 @@ from polyplane_conformance.actions import (
     PodSpec,
     RemovePod,
 )
+from polyplane_conformance.cluster_strategies import cluster_actions
 from polyplane_conformance.scenario import Scenario, Step
 
 _KEYS: Final = ("pod", "tier", "ns")
@@ -150,9 +151,15 @@ def changes(draw: st.DrawFn) -> Action:
     """One change to a cluster of `scenarios`; pods it names exist or come back."""
     pod = draw(st.sampled_from(_PODS))
     policy = f"{draw(st.sampled_from(_NAMESPACES))}/p{draw(st.integers(0, 2))}"
-    match draw(st.sampled_from(("apply", "apply", "apply", "delete", "label-pod", "label-namespace", "add", "finish", "remove"))):
+    match draw(
+        st.sampled_from(
+            ("apply", "apply", "apply", "cluster", "cluster", "delete", "label-pod", "label-namespace", "add", "finish", "remove")
+        )
+    ):
         case "apply":
             return ApplyPolicy(policy=policy, spec=draw(policy_specs()))
+        case "cluster":
+            return draw(cluster_actions(selectors()))
         case "delete":
             return DeletePolicy(name=policy)
         case "label-pod":
@@ -171,9 +178,10 @@ def changes(draw: st.DrawFn) -> Action:
 @st.composite
 def scenarios(draw: st.DrawFn) -> Scenario:
     """Small random clusters, some policies at once, then some changes; nothing is expected in writing."""
+    tiers = draw(st.lists(cluster_actions(selectors()), max_size=3))
     first: list[Action] = [
         ApplyPolicy(policy=f"{draw(st.sampled_from(_NAMESPACES))}/p{number}", spec=draw(policy_specs()))
-        for number in range(draw(st.integers(1, 3)))
+        for number in range(draw(st.integers(0 if tiers else 1, 3)))
     ]
     later: list[Action] = []
     gone: set[str] = set()
@@ -190,5 +198,5 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         description="a random cluster",
         namespaces={name: draw(labels()) for name in _NAMESPACES},
         pods={pod: draw(pod_specs()) for pod in _PODS},
-        steps=(Step(actions=tuple(first), expectations=()), *(Step(actions=(action,), expectations=()) for action in later)),
+        steps=(Step(actions=(*first, *tiers), expectations=()), *(Step(actions=(action,), expectations=()) for action in later)),
     )

@@ -17,10 +17,13 @@ from polyplane_conformance.actions import (
     AddNamespace,
     AddPod,
     AddressPod,
+    ApplyClusterPolicy,
     ApplyPolicy,
+    DeleteClusterPolicy,
     DeletePolicy,
     FinishPod,
     LabelNamespace,
+    LabelNode,
     LabelPod,
     PodSpec,
     RemoveNamespace,
@@ -28,7 +31,7 @@ from polyplane_conformance.actions import (
     Restart,
     TerminatePod,
 )
-from polyplane_conformance.cast import NODE, NODE_ACTOR, PORTS, REMOTE_NODE, REMOTE_NODE_ACTOR, AddressPlan
+from polyplane_conformance.cast import HOSTS, NODE, NODE_ACTOR, PORTS, REMOTE_NODE, REMOTE_NODE_ACTOR, AddressPlan
 from polyplane_conformance.oracle import refusal
 from polyplane_conformance.scenario import Scenario
 
@@ -39,7 +42,13 @@ Key = tuple[str, str, str]
 Placement = Callable[[str, str], str]
 
 _PLACEHOLDER: Final = re.compile(r"\{(?P<actor>[^{}:]+):(?P<family>[46])(?:/(?P<length>\d+))?\}")
-API_VERSIONS: Final[Mapping[str, str]] = {"NetworkPolicy": "networking.k8s.io/v1"}
+#: Kinds of policies, and their API versions.
+API_VERSIONS: Final[Mapping[str, str]] = {
+    "NetworkPolicy": "networking.k8s.io/v1",
+    "ClusterNetworkPolicy": "policy.networking.k8s.io/v1alpha2",
+    "AdminNetworkPolicy": "policy.networking.k8s.io/v1alpha1",
+    "BaselineAdminNetworkPolicy": "policy.networking.k8s.io/v1alpha1",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +128,7 @@ class World:
         :raises KeyError: when the action names an object that does not exist
         """
         match action:
-            case ApplyPolicy():
+            case ApplyPolicy() | ApplyClusterPolicy():
                 return [self._write(self._policy(action))]
             case AddPod():
                 return [self._write(self._pod(action.pod, action))]
@@ -127,18 +136,24 @@ class World:
                 return [self._write(self._namespace(action.name, action.labels))]
             case LabelNamespace():
                 return [self._relabel(("Namespace", "", action.name), action.set, action.drop)]
+            case LabelNode():
+                return [self._relabel(("Node", "", HOSTS[action.name] or action.name), action.set, action.drop)]
             case LabelPod():
                 return [self._relabel(("Pod", *_split(action.pod)), action.set, action.drop)]
             case AddressPod() | FinishPod() | TerminatePod():
                 return [self._change_pod(action)]
-            case DeletePolicy() | RemoveNamespace() | RemovePod() | Restart():
+            case DeletePolicy() | DeleteClusterPolicy() | RemoveNamespace() | RemovePod() | Restart():
                 return [self._delete(key) for key in self._doomed(action)]
 
-    def _doomed(self, action: DeletePolicy | RemoveNamespace | RemovePod | Restart) -> list[Key]:
+    def _doomed(self, action: DeletePolicy | DeleteClusterPolicy | RemoveNamespace | RemovePod | Restart) -> list[Key]:
         """Objects that an action deletes, a namespace after what is in it."""
         match action:
+            case DeletePolicy(name="*"):
+                return [key for key in self.history if key[0] in API_VERSIONS]
             case DeletePolicy():
-                return [key for key in self.history if key[0] == "NetworkPolicy" and action.name in ("*", f"{key[1]}/{key[2]}")]
+                return [key for key in (("NetworkPolicy", *_split(action.name)),) if key in self.history]
+            case DeleteClusterPolicy():
+                return [key for key in ((action.kind, "", action.name),) if key in self.history]
             case RemoveNamespace():
                 return [*(key for key in self.history if key[1] == action.name), ("Namespace", "", action.name)]
             case RemovePod():
@@ -162,7 +177,7 @@ class World:
     def _write(self, raw: Raw) -> Write:
         meta = raw["metadata"]
         key = (raw["kind"], meta.get("namespace", ""), meta["name"])
-        accepted = raw["kind"] != "NetworkPolicy" or refusal(raw) is None
+        accepted = raw["kind"] not in API_VERSIONS or refusal(raw) is None
         write = Write(key=key, raw=raw, accepted=accepted)
         self._homes = None
         if accepted:
@@ -189,7 +204,8 @@ class World:
     def _write_nodes(self) -> None:
         for name, actor in ((NODE, NODE_ACTOR), (REMOTE_NODE, REMOTE_NODE_ACTOR)):
             addresses = [{"type": "InternalIP", "address": address} for address in self.plan.of(actor).values()]
-            self._write({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": {"addresses": addresses}})
+            meta = {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}}
+            self._write({"apiVersion": "v1", "kind": "Node", "metadata": meta, "status": {"addresses": addresses}})
 
     @staticmethod
     def _namespace(name: str, labels: Mapping[str, str]) -> Raw:
@@ -230,15 +246,13 @@ class World:
         ips = [{"ip": addresses[family]} for family in families]
         return {"phase": "Running", "podIP": ips[0]["ip"], "podIPs": ips} if ips else {"phase": "Pending"}
 
-    def _policy(self, action: ApplyPolicy) -> Raw:
-        namespace, name = _split(action.policy)
-        spec = self._fill_in(action.spec)
-        return {
-            "apiVersion": API_VERSIONS["NetworkPolicy"],
-            "kind": "NetworkPolicy",
-            "metadata": {"name": name, "namespace": namespace},
-            "spec": spec,
-        }
+    def _policy(self, action: ApplyPolicy | ApplyClusterPolicy) -> Raw:
+        if isinstance(action, ApplyPolicy):
+            namespace, name = _split(action.policy)
+            kind, meta = "NetworkPolicy", {"name": name, "namespace": namespace}
+        else:
+            kind, meta = action.kind, {"name": action.name}
+        return {"apiVersion": API_VERSIONS[kind], "kind": kind, "metadata": meta, "spec": self._fill_in(action.spec)}
 
     def _fill_in(self, value: Any) -> Any:
         """Replace ``{x/a:4}`` and ``{x/a:6/64}`` in texts by the actor's prefix."""

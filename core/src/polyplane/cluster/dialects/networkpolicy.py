@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from polyplane.cluster.dialects.networkpolicy_spec import PeerSpec, PortSpec, RuleSpec, parse_spec
-from polyplane.cluster.fields import shown
-from polyplane.cluster.metadata import check_metadata, root
+from polyplane.cluster.metadata import read_object
 from polyplane.cluster.model import (
     EVERYTHING,
     CidrPeer,
@@ -34,22 +33,14 @@ KIND: Final = "NetworkPolicy"
 #: Far from both ends, so that tiers of administrators fit before it and baseline tiers after it.
 TIER: Final = TierSpec(name="networkpolicy", position=1_000_000, end=TierEnd.DENY, exempts_self=True)
 
-# `status` existed in Kubernetes 1.24 to 1.27 and still stands in exported objects; nothing ever read it.
-_OBJECT: Final = ("apiVersion", "kind", "metadata", "spec", "status")
-
 
 def parse_network_policy(raw: Mapping[str, Any]) -> ClusterPolicy:
     """Check one NetworkPolicy as its API server would, and translate it.
 
     :raises polyplane.errors.InvalidObject: for what the API server would reject
     """
-    whole = root(KIND, raw, namespaced=True)
-    members = whole.members(_OBJECT)
-    for name, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
-        if members[name].text() != wanted:
-            raise members[name].invalid(f"{shown(members[name].value)} is not what is expected here; write {wanted}")
-    identity = check_metadata(members["metadata"], namespaced=True)
-    spec = parse_spec(members["spec"])
+    identity, spec_field = read_object(raw, api_version=API_VERSION, kind=KIND, namespaced=True)
+    spec = parse_spec(spec_field)
     return ClusterPolicy(
         key=ObjectKey(API_VERSION, KIND, identity.namespace, identity.name),
         tier=TIER,
@@ -60,7 +51,7 @@ def parse_network_policy(raw: Mapping[str, Any]) -> ClusterPolicy:
             if direction in spec.policy_types
         },
         isolates=spec.policy_types,
-        warnings=tuple(whole.report.warnings),
+        warnings=tuple(spec_field.report.warnings),
     )
 
 

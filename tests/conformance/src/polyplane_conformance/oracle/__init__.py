@@ -1,4 +1,4 @@
-"""The oracle: what the text of the NetworkPolicy API says about one connection.
+"""The oracle: what the texts of the policy APIs say about one connection.
 
 It reads raw objects, as a cluster would serve them, and shares nothing with polyplane: no selectors, no addresses, no
 defaults (an import contract keeps it so). It is slow and literal on purpose. Where the API leaves a question open, it

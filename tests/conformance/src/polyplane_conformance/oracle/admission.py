@@ -1,4 +1,4 @@
-"""`refusal`: which NetworkPolicy objects an API server would not accept, and why.
+"""`refusal`: which policy objects an API server would not accept, and why.
 
 An own reading of the API's validation rules; deliberately not shared with the dialect that polyplane enforces.
 """
@@ -9,6 +9,8 @@ import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from polyplane_conformance.oracle.cluster_admission import SPECS, cluster_refusals
 
 Raw = Mapping[str, Any]
 
@@ -22,11 +24,23 @@ def refusal(policy: Raw) -> str | None:
     name = policy["metadata"].get("name", "")
     if len(name) > 253 or not _SUBDOMAIN.fullmatch(name):
         return "metadata.name: must be a lower-case DNS subdomain"
+    if policy["kind"] in SPECS:
+        return next(cluster_refusals(policy), None) or _subject_refusal(policy["spec"]["subject"])
     return next(_spec_refusals(policy.get("spec") or {}), None)
 
 
+def _subject_refusal(subject: Raw) -> str | None:
+    """Whom a policy is for must be clear in all it says, or nobody could say to whom it should be closed."""
+    pods = subject.get("pods") or {}
+    for given, known in ((subject, ("namespaces", "pods")), (pods, ("namespaceSelector", "podSelector"))):
+        if unknown := [name for name, item in given.items() if item is not None and name not in known]:
+            return f"spec.subject: {unknown[0]} is not known"
+    selectors = (subject.get("namespaces"), pods.get("namespaceSelector"), pods.get("podSelector"))
+    return next((refused for selector in selectors for refused in selector_refusals("spec.subject", selector)), None)
+
+
 def _spec_refusals(spec: Raw) -> Iterator[str]:
-    yield from _selector_refusals("spec.podSelector", spec.get("podSelector"))
+    yield from selector_refusals("spec.podSelector", spec.get("podSelector"))
     for direction, peers in (("ingress", "from"), ("egress", "to")):
         for index, rule in enumerate(spec.get(direction) or ()):
             path = f"spec.{direction}[{index}]"
@@ -40,7 +54,8 @@ def _spec_refusals(spec: Raw) -> Iterator[str]:
     yield from (f"spec.policyTypes[{index}]: no such type" for index, kind in enumerate(types) if kind not in ("Ingress", "Egress"))
 
 
-def _selector_refusals(path: str, selector: Raw | None) -> Iterator[str]:
+def selector_refusals(path: str, selector: Raw | None) -> Iterator[str]:
+    """Yield what is wrong with a LabelSelector of the right types."""
     for key, value in ((selector or {}).get("matchLabels") or {}).items():
         yield from _key_refusals(f"{path}.matchLabels", key)
         yield from _value_refusals(f"{path}.matchLabels", value)
@@ -96,7 +111,7 @@ def _peer_refusals(path: str, item: Raw) -> Iterator[str]:
     block = item.get("ipBlock")
     selectors = [name for name in ("podSelector", "namespaceSelector") if item.get(name) is not None]
     for name in selectors:
-        yield from _selector_refusals(f"{path}.{name}", item[name])
+        yield from selector_refusals(f"{path}.{name}", item[name])
     if block is None and not selectors:
         yield f"{path}: names no peer"
     if block is None:

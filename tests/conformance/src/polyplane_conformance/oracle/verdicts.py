@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyplane_conformance.oracle.matching import NAME_LABEL, in_block, policy_types, port_matches, selects
+from polyplane_conformance.oracle.tiers import KINDS, Facts, Question, ask_tier, tier_of
 
 Raw = Mapping[str, Any]
 
@@ -38,13 +39,15 @@ class Answer:
 
 
 class Oracle:
-    """Answers for one state of a cluster, given as its raw Namespace, Pod, Node and (valid) NetworkPolicy objects."""
+    """Answers for one state of a cluster, given as its raw Namespace, Pod, Node and (valid) policy objects."""
 
     def __init__(self, objects: Iterable[Raw]) -> None:
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._policies: list[Raw] = []
+        self._tiers: dict[str, list[Raw]] = {"Admin": [], "Baseline": []}
         self._pods: dict[str, Raw] = {}
         self._nodes: dict[str, frozenset[str]] = {}
+        self._node_labels: dict[str, Mapping[str, str]] = {}
         self._selecting: dict[tuple[str, str], list[Raw]] = {}
         for item in objects:
             meta = item["metadata"]
@@ -56,8 +59,13 @@ class Oracle:
                 case "Node":
                     addresses = (item.get("status") or {}).get("addresses") or ()
                     self._nodes[meta["name"]] = frozenset(entry["address"] for entry in addresses)
+                    self._node_labels[meta["name"]] = meta.get("labels") or {}
                 case "Pod":
                     self._place(item)
+                case kind if kind in KINDS:
+                    self._tiers[tier_of(item)].append(item)
+        nodes = [(self._node_labels[name], addresses) for name, addresses in self._nodes.items()]
+        self._facts = Facts(namespaces=self._namespaces, nodes=nodes)
 
     def _place(self, pod: Raw) -> None:
         """Note who owns which address: not finished pods, not pods that merely share their node's addresses."""
@@ -69,14 +77,15 @@ class Oracle:
             self._pods[entry["ip"]] = pod
 
     def ask(self, connection: Connection) -> Answer:
-        """Say whether the connection is allowed: egress at its source and ingress at its destination, where those are pods."""
+        """Say whether the connection is allowed: egress at its source and ingress at its destination, where those are pods.
+
+        From a pod to itself means through a service: what a pod sends to its own address never leaves it.
+        """
         trail: list[str] = []
         if ":" in connection.source and connection.protocol == "ICMP" and connection.icmp_type in NEIGHBOUR_DISCOVERY:
             return Answer(allowed=True, trail=("neighbour discovery is never subject to policy",))
         source = self._pods.get(connection.source)
         destination = self._pods.get(connection.destination)
-        if source is not None and source is destination:
-            return Answer(allowed=True, trail=(f"{_name(source)} to itself is never subject to policy",))
         allowed = source is None or self._side("egress", source, connection, trail)
         if allowed and destination is not None:
             if connection.source in self._nodes.get(destination["spec"]["nodeName"], ()):
@@ -86,12 +95,43 @@ class Oracle:
         return Answer(allowed=allowed, trail=tuple(trail))
 
     def _side(self, direction: str, subject: Raw, connection: Connection, trail: list[str]) -> bool:
-        """Whether one end lets the connection through: not isolated, or some rule of some policy covers it."""
+        """Whether one end lets the connection through: the admin tier, NetworkPolicy, the baseline tier, and else yes."""
+        where = f"{direction} of {_name(subject)}"
+        address = connection.destination if direction == "egress" else connection.source
+        peer = self._pods.get(address)
+        question = Question(
+            direction=direction,
+            subject=subject,
+            address=address,
+            peer=peer,
+            destination=self._pods.get(connection.destination),
+            protocol=connection.protocol,
+            port=connection.port,
+        )
+        for tier in ("Admin", "NetworkPolicy", "Baseline"):
+            if tier == "NetworkPolicy":
+                if peer is subject:
+                    trail.append(f"{where}: NetworkPolicy does not keep a pod from itself")
+                    continue
+                verdict = self._network_policies(direction, subject, connection, trail)
+                if verdict is not None:
+                    return verdict
+                continue
+            found = ask_tier(self._tiers[tier], question, self._facts)
+            if found is not None:
+                trail.append(f"{where}: {found[1]} says {found[0]}")
+                if found[0] != "pass":
+                    return found[0] == "allow"
+        trail.append(f"{where}: nothing denies it")
+        return True
+
+    def _network_policies(self, direction: str, subject: Raw, connection: Connection, trail: list[str]) -> bool | None:
+        """Whether some rule of some NetworkPolicy covers it; None where none isolates the pod in this direction."""
         where = f"{direction} of {_name(subject)}"
         policies = self._selecting_policies(direction, subject)
         if not policies:
-            trail.append(f"{where}: no policy isolates it")
-            return True
+            trail.append(f"{where}: no NetworkPolicy isolates it")
+            return None
         for policy in policies:
             for index, rule in enumerate(policy["spec"].get(direction) or ()):
                 if not self._rule_covers(policy, direction, rule, connection):
