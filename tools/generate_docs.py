@@ -20,10 +20,13 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import typer
 import typer.main
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from polyplane import config, hookspecs, plugins
 from polyplane.cli import main as cli
+from polyplane.cluster.sources.kubernetes import counters  # noqa: F401  # registers its metrics
 from polyplane.ir.features import Capabilities, Feature
+from polyplane.observers.metrics import MetricsObserver
 from polyplane_conformance import cli as conformance
 
 REFERENCE: Final = Path(__file__).parent.parent / "docs" / "reference"
@@ -261,11 +264,36 @@ def gaps(backend: str) -> list[dict[str, str]]:
 
 # ---------------------------------------------------------------------------------------------------------------------
 
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+
+def metrics_page() -> str:
+    """List what ``/metrics`` shows, from the metrics themselves."""
+    registry = CollectorRegistry()
+    MetricsObserver({}, registry)
+    named = ("polyplane_", "policy_enforcement_")
+    families = {family.name: family for family in [*registry.collect(), *REGISTRY.collect()] if family.name.startswith(named)}
+    parts = [
+        "# Metrics\n",
+        BANNER.format(source="core/src/polyplane/observers/metrics.py and the sources"),
+        "What `/metrics` shows when the setting `listen` is given, besides the process's own.",
+        "Labels name policies and never pods; of policies only so many (option `policies` of the observer `metrics`), the rest is `(others)`.",
+        "`polyplane_source_*` comes from the source `kubernetes`.",
+        "The `policy_enforcement_latency_*` histograms have the names of the Kubernetes perf-tests, and begin when a change arrives at the agent.\n",
+        "| metric | kind | what it says |\n|---|---|---|",
+    ]
+    for name, family in sorted(families.items()):
+        suffix = "_total" if family.type == "counter" else ""
+        parts.append(f"| `{name}{suffix}` | {family.type} | {family.documentation} |")
+    return "\n".join(parts) + "\n"
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "hooks.md": hooks_page,
     "cli.md": partial(cli_page, "polyplane", cli.app, "core/src/polyplane/cli"),
     "conformance-cli.md": partial(cli_page, "polyplane-conformance", conformance.app, "tests/conformance/src/polyplane_conformance/cli.py"),
     "configuration.md": configuration_page,
+    "metrics.md": metrics_page,
     "support-matrix.md": support_page,
 }
 
