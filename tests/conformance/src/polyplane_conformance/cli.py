@@ -22,8 +22,11 @@ from rich.table import Table
 from polyplane.errors import PolyplaneError
 from polyplane.plugins import load_backend
 from polyplane_conformance.expectation import Service, print_table
+from polyplane_conformance.foresee import print_scenario
+from polyplane_conformance.gaps import load_gaps
+from polyplane_conformance.generate import choose, generate
 from polyplane_conformance.model import explain_cell
-from polyplane_conformance.plugin import REPORT
+from polyplane_conformance.plugin import REPORT, Backend
 from polyplane_conformance.report import STYLES, Report
 from polyplane_conformance.scaffold import ScaffoldError, scaffold
 from polyplane_conformance.scenario import Scenario, load_scenarios
@@ -85,10 +88,15 @@ class _Progress:
 @app.command("list")
 def list_scenarios(
     pattern: Annotated[str, typer.Argument(help="Only names that fit.")] = "*",
+    *,
     output: Annotated[Output, typer.Option(help="For people or for scripts.")] = Output.TABLE,
+    generated: Annotated[bool, typer.Option("--generated", help="List the generated cases instead.")] = False,
+    tag: Annotated[list[str] | None, typer.Option(help="Only generated cases with this tag; may be repeated, then with all.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the generated cases.")] = 0,
 ) -> None:
     """List the scenarios."""
-    chosen = [scenario for scenario in load_scenarios() if fnmatchcase(scenario.name, pattern)]
+    known = choose(generate(seed), tag or ()) if generated or tag else load_scenarios()
+    chosen = [scenario for scenario in known if fnmatchcase(scenario.name, pattern)]
     if output is Output.JSON:
         fields = [{"name": s.name, "description": s.description, "tiers": sorted(s.tiers), "features": sorted(s.features)} for s in chosen]
         print(json.dumps(fields, indent=2))  # noqa: T201 - for scripts, and rich would wrap it
@@ -110,6 +118,10 @@ def run(
     tier: Annotated[list[Tier] | None, typer.Option(help="Only this tier; may be repeated. Default: all that can run here.")] = None,
     corpus: Annotated[Path | None, typer.Option(help="Also run the foreign cases below this directory.")] = None,
     scenario: Annotated[str | None, typer.Option(help="Only scenarios and behaviours whose name fits this pattern.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Play the scenarios of this file instead of the suite's own.")] = None,
+    generated: Annotated[bool, typer.Option("--generated", help="Also play all generated cases, with packets too.")] = False,
+    tag: Annotated[list[str] | None, typer.Option(help="Only generated cases with this tag; may be repeated, then with all.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the generated cases.")] = 0,
     report: Annotated[Path | None, typer.Option(help="Write a report: JSON if the name ends so, otherwise YAML.")] = None,
     golden: Annotated[Path | None, typer.Option(help="The backend's golden files, if not in its tests/golden/conformance.")] = None,
     source: Annotated[
@@ -133,10 +145,20 @@ def run(
         *("--polyplane-backend", backend),
         *("--polyplane-source", source),
     ]
-    for name, value in (("scenario", scenario), ("corpus", corpus), ("report", report), ("golden", golden), ("gaps", gaps)):
+    for name, value in (
+        ("scenario", scenario),
+        ("corpus", corpus),
+        ("report", report),
+        ("golden", golden),
+        ("gaps", gaps),
+        ("file", file),
+        ("seed", seed),
+    ):
         if value is not None:
             arguments += [f"--polyplane-{name}", str(value.resolve() if isinstance(value, Path) else value)]
+    arguments += ["--polyplane-generated"] if generated or tag else []
     arguments += [part for text in option or [] for part in ("--polyplane-option", text)]
+    arguments += [part for text in tag or [] for part in ("--polyplane-tag", text)]
     arguments += [part for one in tier or [] for part in ("--polyplane-tier", one.value)]
     progress = _Progress()
     with tempfile.TemporaryDirectory() as nowhere, contextlib.redirect_stdout(sys.stderr):
@@ -162,6 +184,57 @@ def _show(report: Report, broken: list[str], *, explain: bool) -> None:
             highlight=False,
         )
     _out.print(report.summary, style=STYLES["failed"] if report.exit_code else STYLES["passed"], highlight=False)
+
+
+@app.command()
+def fuzz(
+    *,
+    backend: Annotated[list[str], typer.Option(help="A backend on trial, or several with commas; may be repeated.")],
+    option: Annotated[list[str] | None, typer.Option(help="An option for a backend, backend.key=value; may be repeated.")] = None,
+    minutes: Annotated[float, typer.Option(min=0, help="For how long.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The first seed; each seed gives the same scenarios.")] = 0,
+    first: Annotated[bool, typer.Option("--first", help="Stop at the first disagreement.")] = False,
+    directory: Annotated[Path, typer.Option(help="Where to write a scenario for each disagreement.")] = Path(),
+) -> None:
+    """Play random scenarios with packets on all named backends at once; needs root. The exit status is 0 without any disagreement."""
+    from hypothesis.configuration import set_hypothesis_home_dir
+
+    from polyplane_conformance.fuzz import Figures, Fuzzer
+
+    names = [name for text in backend for name in text.split(",") if name]
+    try:
+        trial = tuple(Backend(name, _options_of(name, option or []), load_gaps(name)) for name in names)
+        for one in trial:
+            load_backend(one.name, one.options)
+        scratch = tempfile.TemporaryDirectory()
+        with scratch as home, _err.status("building sandboxes") as status, Fuzzer(trial) as fuzzer:
+            set_hypothesis_home_dir(home)  # or it would leave a folder here
+
+            def show(figures: Figures) -> None:
+                status.update(str(figures))
+
+            for finding in fuzzer.run(seed, minutes * 60, show):
+                path = directory / f"{finding.scenario.name.replace('/', '-')}.yaml"
+                path.write_text(print_scenario(finding.scenario), encoding="utf-8")
+                _out.print(
+                    f"{'disagreement' if finding.steady else 'unsteady disagreement'}: {path}", style=STYLES["failed"], highlight=False
+                )
+                _out.print("\n".join(finding.problems[:5]), markup=False, highlight=False)
+                repeat = f"polyplane-conformance run --tier netns --file {path} --backend {names[0]}"
+                _out.print(f"again: {repeat}", markup=False, highlight=False, soft_wrap=True)
+                if first:
+                    break
+    except PolyplaneError as error:
+        _err.print(str(error), style="bold red", highlight=False)
+        raise typer.Exit(2) from error
+    figures = fuzzer.figures
+    _out.print(f"{', '.join(names)}: {figures}", style=STYLES["failed"] if figures.findings else STYLES["passed"], highlight=False)
+    raise typer.Exit(1 if figures.findings or not figures.probes else 0)
+
+
+def _options_of(backend: str, written: list[str]) -> dict[str, object]:
+    parts = (text.partition("=") for text in written)
+    return {key.partition(".")[2]: value for key, _, value in parts if key.partition(".")[0] == backend}
 
 
 @app.command("new-backend")

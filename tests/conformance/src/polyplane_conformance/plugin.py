@@ -1,7 +1,7 @@
 """The pytest plugin: which backends are on trial, in which tiers, on which scenarios and foreign cases.
 
 It does nothing to tests that are not the suite's. A test of the suite says its tier by the marker ``tier`` and asks for
-``scenario``, ``case`` (a foreign one) or ``backend``; this module supplies them, applies the gaps that the backend states,
+``scenario``, ``generated``, ``case`` (a foreign one) or ``backend``; this module supplies them, applies the gaps that the backend states,
 and collects a report.
 """
 
@@ -19,7 +19,7 @@ import pytest
 from polyplane_conformance.gaps import Gap, GapError, Gaps, behaviour_name, behaviours, load_gaps
 from polyplane_conformance.report import Entry, Report, Status
 from polyplane_conformance.results import Outcome
-from polyplane_conformance.scenario import TIERS, Scenario, load_scenarios
+from polyplane_conformance.scenario import TIERS, Scenario, ScenarioError, load_scenarios, read_scenarios
 
 if TYPE_CHECKING:
     from polyplane_conformance.rig import Rigs
@@ -54,6 +54,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--polyplane-tier", action="append", choices=TIERS, help="only this tier (again for several); default: all that can run"
     )
     group.addoption("--polyplane-scenario", metavar="GLOB", help="only scenarios and behaviours whose name fits")
+    group.addoption("--polyplane-file", type=Path, metavar="FILE", help="play the scenarios of this file instead of the suite's own")
+    group.addoption("--polyplane-generated", action="store_true", help="play all generated cases, with packets too")
+    group.addoption(
+        "--polyplane-tag", action="append", default=[], metavar="TAG", help="only generated cases with this tag (again: with all)"
+    )
+    group.addoption("--polyplane-seed", type=int, default=0, metavar="N", help="seed of the generated cases")
     group.addoption("--polyplane-corpus", type=Path, metavar="DIR", help="also run the foreign cases in this directory")
     group.addoption("--polyplane-gaps", type=Path, metavar="FILE", help="the backend's gaps, if not in its own conformance.toml")
     group.addoption(
@@ -103,8 +109,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         chosen = [backend for backend in backends(config) if on and _has_use(config, backend, tier, still=still)]
         _parametrize(metafunc, "backend", chosen, f"no backend for the {tier} tier was chosen; see --polyplane-backend", scope="session")
     if "scenario" in metafunc.fixturenames:
-        scenarios = [scenario for scenario in load_scenarios() if on and tier in scenario.tiers and _wanted(config, scenario.name)]
+        scenarios = [scenario for scenario in _scenarios(config) if on and tier in scenario.tiers and _wanted(config, scenario.name)]
         _parametrize(metafunc, "scenario", scenarios, "no scenario was chosen")
+    if "generated" in metafunc.fixturenames:
+        cases = [case for case in _generated(config, tier) if on and _wanted(config, case.name)]
+        _parametrize(metafunc, "generated", cases, "no generated case was asked for; see --polyplane-generated")
     if "case" in metafunc.fixturenames:
         _parametrize(
             metafunc, "case", [case for case in _corpus(config) if on and _wanted(config, case.name)], "no --polyplane-corpus was given"
@@ -121,6 +130,27 @@ def _has_use(config: pytest.Config, backend: Backend, tier: str, *, still: bool)
 def _wanted(config: pytest.Config, name: str) -> bool:
     pattern = config.getoption("--polyplane-scenario")
     return pattern is None or fnmatchcase(name, pattern)
+
+
+def _scenarios(config: pytest.Config) -> tuple[Scenario, ...]:
+    """The suite's own scenarios, or those of a file."""
+    file = config.getoption("--polyplane-file")
+    if file is None:
+        return load_scenarios()
+    try:
+        return tuple(read_scenarios(file.read_text(encoding="utf-8"), where=str(file)))
+    except (OSError, ScenarioError) as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _generated(config: pytest.Config, tier: str) -> list[Scenario]:
+    """All generated cases if they are asked for; otherwise every eighth in the model tier, none with packets, none beside a file."""
+    from polyplane_conformance.generate import choose, generate
+
+    cases = choose(generate(config.getoption("--polyplane-seed")), config.getoption("--polyplane-tag"))
+    if config.getoption("--polyplane-generated"):
+        return cases
+    return cases[::8] if tier == "model" and config.getoption("--polyplane-file") is None else []
 
 
 def _corpus(config: pytest.Config) -> tuple[Scenario, ...]:
@@ -189,7 +219,7 @@ def _place_of(item: pytest.Item, places: dict[str, int]) -> int:
 
 def _check_gaps(config: pytest.Config, backend: Backend) -> None:
     if backend.gaps.gaps:
-        known = [scenario.name for scenario in (*load_scenarios(), *_corpus(config))]
+        known = [scenario.name for scenario in (*load_scenarios(), *_scenarios(config), *_corpus(config))]
         try:
             backend.gaps.check([*known, *behaviours()])
         except GapError as error:
@@ -199,7 +229,7 @@ def _check_gaps(config: pytest.Config, backend: Backend) -> None:
 def _subject(item: pytest.Item) -> object:
     """The scenario or foreign case of a test, if it has one."""
     arguments = _arguments(item)
-    return arguments.get("scenario") or arguments.get("case")
+    return arguments.get("scenario") or arguments.get("case") or arguments.get("generated")
 
 
 def _arguments(item: pytest.Item) -> dict[str, object]:

@@ -52,6 +52,8 @@ class Scenario:
     steps: tuple[Step, ...]
     features: frozenset[str] = frozenset()
     tiers: frozenset[str] = frozenset(TIERS)
+    #: What a generated case is about.
+    tags: frozenset[str] = frozenset()
     #: Addresses of its own; None: the cast's.
     plan: AddressPlan | None = None
 

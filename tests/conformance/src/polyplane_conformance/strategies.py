@@ -200,3 +200,49 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         pods={pod: draw(pod_specs()) for pod in _PODS},
         steps=(Step(actions=(*first, *tiers), expectations=()), *(Step(actions=(action,), expectations=()) for action in later)),
     )
+
+
+#: Pods of `kernel_scenarios`: those of x and y on the node under test, the one of z elsewhere; only policies of x and y exist, so
+#: that all that is enforced is enforced on that node.
+FUZZED: Final = ("x/a", "x/b", "y/a", "y/b", "z/a")
+
+
+@st.composite
+def kernel_scenarios(draw: st.DrawFn) -> Scenario:
+    """Scenarios for one and the same sandbox: labels, declared ports, policies and changes are random, places are not."""
+
+    def policy() -> ApplyPolicy:
+        return ApplyPolicy(policy=f"{draw(st.sampled_from('xy'))}/p{draw(st.integers(0, 2))}", spec=draw(policy_specs()))
+
+    first: list[Action] = [policy() for _ in range(draw(st.integers(1, 3)))]
+    steps = [Step(actions=tuple(first), expectations=())]
+    present = set(FUZZED)
+    written = {action.policy for action in first if isinstance(action, ApplyPolicy)}
+    for kind in draw(st.lists(st.sampled_from(("apply", "delete", "label-pod", "label-namespace", "leave")), max_size=3)):
+        action: Action
+        match kind:
+            case "delete" if written:
+                action = DeletePolicy(name=draw(st.sampled_from(sorted(written))))
+                written.discard(action.name)
+            case "label-pod":
+                action = LabelPod(pod=draw(st.sampled_from(sorted(present))), set=draw(labels()))
+            case "label-namespace":
+                action = LabelNamespace(name=draw(st.sampled_from(_NAMESPACES)), set=draw(labels()), drop=tuple(draw(labels())))
+            case "leave" if "y/b" in present:
+                present.discard("y/b")
+                action = FinishPod(pod="y/b") if draw(st.booleans()) else RemovePod(pod="y/b")
+            case _:
+                action = policy()
+                written.add(action.policy)
+        steps.append(Step(actions=(action,), expectations=()))
+    return Scenario(
+        name="fuzz/random",
+        description="a random cluster",
+        namespaces={name: {"ns": name, **draw(labels())} for name in _NAMESPACES},
+        pods={pod: _placed(draw(pod_specs()), "remote" if pod == "z/a" else "local") for pod in FUZZED},
+        steps=tuple(steps),
+    )
+
+
+def _placed(spec: PodSpec, node: str) -> PodSpec:
+    return PodSpec(labels=spec.labels, containers=spec.containers, node=node)
