@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from nft_programs import FRONT, examples, web
+from backend_programs import FRONT, examples, web
 
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.members import Members

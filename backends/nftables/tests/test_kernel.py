@@ -6,10 +6,10 @@ import time
 from dataclasses import replace
 
 import pytest
+from backend_programs import FRONT, IN, endpoint, examples, isolated, policy, program, rule, web, with_content_ids
 from hypothesis import HealthCheck, given, settings
 from ir_programs import programs
 from nft_namespace import Namespace
-from nft_programs import FRONT, IN, endpoint, examples, isolated, policy, program, rule, web, with_content_ids
 
 from polyplane.errors import ApplyError
 from polyplane.ir.cidr import Cidr

@@ -3,9 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from backend_programs import IN, OUT, endpoint, isolated, policy, program, rule, web, with_content_ids
 from hypothesis import given, settings
 from ir_programs import packets, programs
-from nft_programs import IN, OUT, endpoint, isolated, policy, program, rule, web, with_content_ids
 from nft_simulator import Simulator
 
 from polyplane.ir.cidr import Cidr

@@ -6,10 +6,10 @@ import subprocess
 from dataclasses import replace
 
 import pytest
+from backend_programs import IN, OUT, isolated, policy, program, rule, with_content_ids
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from ir_programs import programs, stacks
-from nft_programs import IN, OUT, isolated, policy, program, rule, with_content_ids
 
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.evaluate import Packet, Verdict, evaluate

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from backend_programs import examples, program
 from hypothesis import given
 from hypothesis import strategies as st
-from nft_programs import examples, program
 
 from polyplane.backend_kit.labels import is_usable_interface, plain
 from polyplane.errors import ConfigError

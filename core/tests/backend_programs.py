@@ -1,4 +1,4 @@
-"""Programs for the tests of this backend."""
+"""Programs for the tests of backends."""
 
 from __future__ import annotations
 
