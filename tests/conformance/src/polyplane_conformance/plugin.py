@@ -40,15 +40,17 @@ class Backend:
     name: str
     options: dict[str, object]
     gaps: Gaps
+    #: How it is reported where one backend is on trial several times, with other options.
+    label: str = ""
 
     def __str__(self) -> str:
-        return self.name
+        return self.label or self.name
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the suite's options; all begin with ``--polyplane-``."""
     group = parser.getgroup("polyplane", "polyplane conformance suite")
-    group.addoption("--polyplane-backend", action="append", metavar="NAME", help="a backend on trial (again for several)")
+    group.addoption("--polyplane-backend", action="append", metavar="NAME[:KEY=VALUE,…]", help="a backend on trial (again for several)")
     group.addoption("--polyplane-option", action="append", default=[], metavar="KEY=VALUE", help="an option for the backend on trial")
     group.addoption(
         "--polyplane-tier", action="append", choices=TIERS, help="only this tier (again for several); default: all that can run"
@@ -91,9 +93,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def backends(config: pytest.Config) -> list[Backend]:
     """Return the backends on trial."""
     names = config.getoption("--polyplane-backend") or config.getini("polyplane_backends")
-    written = [*config.getini("polyplane_options"), *config.getoption("--polyplane-option")]
-    options = dict(text.partition("=")[::2] for text in written)
-    return [Backend(name, dict(options), load_gaps(name, config.getoption("--polyplane-gaps"))) for name in names]
+    common = [*config.getini("polyplane_options"), *config.getoption("--polyplane-option")]
+    made = []
+    for label in names:
+        name, _, own = label.partition(":")
+        options = dict(text.partition("=")[::2] for text in (*common, *filter(None, own.split(","))))
+        made.append(Backend(name, dict(options), load_gaps(name, config.getoption("--polyplane-gaps")), label))
+    return made
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
