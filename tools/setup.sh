@@ -69,6 +69,7 @@ has nft || missing+=(nftables)
 has ip || missing+=(iproute2)
 has conntrack || missing+=(conntrack)
 has iptables || wanted+=(iptables)
+has ipset || wanted+=(ipset)
 has tcpdump || wanted+=(tcpdump)
 has ovs-vswitchd || wanted+=(openvswitch-switch)
 if [[ -x /usr/bin/python3 ]]; then

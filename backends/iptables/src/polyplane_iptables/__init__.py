@@ -1,0 +1,1 @@
+"""polyplane on iptables and ipset."""

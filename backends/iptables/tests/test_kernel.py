@@ -1,0 +1,282 @@
+"""The backend against a real kernel, in both variants, read back with the tools themselves."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from backend_programs import FRONT, IN, endpoint, examples, isolated, policy, program, rule, web, with_content_ids
+from hypothesis import HealthCheck, Phase, given, settings
+from ipt_namespace import Namespace
+from ir_programs import programs
+
+from polyplane.errors import ApplyError
+from polyplane.ir.cidr import Cidr
+from polyplane.ir.program import EMPTY, AddressSet, PortRange, Program
+from polyplane.reconcile.diff import diff
+from polyplane_iptables.backend import IptablesBackend
+from polyplane_iptables.kernel import Kernel
+from polyplane_iptables.options import IptablesOptions
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture
+def backend(namespace: Namespace) -> IptablesBackend:
+    return namespace.backend()
+
+
+def with_members(old: AddressSet, *more: str) -> AddressSet:
+    return replace(old, members=old.members.changed(added=map(Cidr.parse, more)))
+
+
+def test_nothing_is_missing_here(backend: IptablesBackend, namespace: Namespace) -> None:
+    capabilities = backend.polyplane_capabilities()
+    assert capabilities.missing == ()
+    assert ("variant", namespace.variant) in capabilities.details
+
+
+@pytest.mark.parametrize("name", sorted(examples()))
+def test_a_restart_finds_nothing_to_do(name: str, namespace: Namespace, backend: IptablesBackend) -> None:
+    wanted = examples()[name]
+    assert backend.polyplane_apply(diff(EMPTY, wanted)).operations > 0
+    assert not backend._learned, "this iptables prints rules otherwise than they are written"
+    assert backend.polyplane_audit(wanted) == ()
+    again = namespace.backend()
+    assert again.polyplane_audit(wanted) == ()
+    assert again.polyplane_apply(diff(EMPTY, wanted)).operations == 0
+    assert backend.polyplane_apply(diff(wanted, wanted)).operations == 0
+
+
+def test_any_program_follows_any_other(backend: IptablesBackend, namespace: Namespace) -> None:
+    """One long history, so that each delta meets what the last one left."""
+    last = EMPTY
+
+    @settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate])
+    @given(programs())
+    def step(drawn: Program) -> None:
+        nonlocal last
+        wanted = with_content_ids(drawn)
+        delta, last = diff(last, wanted), EMPTY
+        backend.polyplane_apply(delta)
+        last = wanted
+        assert backend.polyplane_audit(wanted) == ()
+        assert namespace.backend().polyplane_audit(wanted) == ()
+
+    step()
+
+
+def test_one_member_is_one_element(backend: IptablesBackend) -> None:
+    backend.polyplane_apply(diff(EMPTY, web()))
+    more = web(members=with_members(FRONT, "10.0.0.3"))
+    assert backend.polyplane_apply(diff(web(), more)).detail == {"elements": 1}
+    assert backend.polyplane_apply(diff(more, web())).detail == {"elements": 1}
+
+
+def test_a_pod_like_others_costs_its_own_chain(backend: IptablesBackend) -> None:
+    allow = policy(IN, rule("web", IN, 0, sets=("front",), protocol=6, ports=(PortRange(80, 80),)))
+    stack = isolated(IN, allow)
+    pods = [endpoint(f"p{at}", f"veth{at}", f"10.0.1.{at}", f"fd00::1:{at}", ingress=stack) for at in range(1, 51)]
+    before, after = program(*pods[:36], *pods[37:], allow, FRONT), program(*pods, allow, FRONT)
+    backend.polyplane_apply(diff(EMPTY, before))
+    # In each family: its chain with two rules, one leaf in the tree over interfaces and one in the guard's.
+    assert backend.polyplane_apply(diff(before, after)).detail == {"chains": 2, "rules": 8}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("-F", "polyplane-forward"),
+        ("-F", "FORWARD"),
+        ("-F",),
+        ("-I", "FORWARD", "-j", "ACCEPT"),
+        ("-I", "polyplane-to", "-j", "RETURN"),
+        ("-N", "polyplane-stray"),
+        ("-A", "INPUT", "-j", "polyplane-input"),
+        ("-D", "polyplane-to", "1"),
+        ("-R", "polyplane-to", "1", "-o", "veth-other", "-j", "RETURN"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("family", [4, 6])
+def test_damage_to_rules_is_seen_and_repaired(damage: Sequence[str], family: int, namespace: Namespace, backend: IptablesBackend) -> None:
+    backend.polyplane_apply(diff(EMPTY, web()))
+    whole = namespace.rules()
+    namespace.iptables(*damage, family=family)
+    assert backend.polyplane_audit(web())
+    assert backend.polyplane_apply(diff(EMPTY, web())).operations > 0
+    assert backend.polyplane_audit(web()) == ()
+    repaired = namespace.rules()
+    if damage[-1] != "ACCEPT":
+        assert sorted(repaired.splitlines()) == sorted(whole.splitlines())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["add {set} 192.0.2.99", "flush {set}", "create polyplane-4-0123456789abcdef hash:ip", "create polyplane-x hash:net"],
+)
+def test_damage_to_sets_is_seen_and_repaired(damage: str, namespace: Namespace, backend: IptablesBackend) -> None:
+    backend.polyplane_apply(diff(EMPTY, web()))
+    whole = namespace.rules()
+    names = namespace.run("ipset", "list", "-n").split()
+    namespace.run("ipset", *damage.format(set=next(name for name in names if "-4-" in name)).split())
+    assert backend.polyplane_audit(web())
+    assert backend.polyplane_apply(diff(EMPTY, web())).operations > 0
+    assert backend.polyplane_audit(web()) == ()
+    assert sorted(namespace.rules().splitlines()) == sorted(whole.splitlines())
+
+
+def test_a_delta_meets_damage(namespace: Namespace, backend: IptablesBackend) -> None:
+    """What a delta starts from is not there any more: the backend looks, and brings everything about."""
+    backend.polyplane_apply(diff(EMPTY, web()))
+    namespace.iptables("-F")
+    namespace.iptables("-X")
+    namespace.run("ipset", "flush")
+    other = replace(web(), options=replace(web().options, deny_action=examples()["keep-and-reject"].options.deny_action))
+    backend.polyplane_apply(diff(web(), other))
+    assert backend.polyplane_audit(other) == ()
+
+
+def test_a_set_of_another_kind_has_our_name(namespace: Namespace, backend: IptablesBackend) -> None:
+    name = next(line.split()[1] for line in backend.polyplane_render(diff(EMPTY, web())).splitlines() if line.startswith("create"))
+    namespace.run("ipset", "create", name, "hash:ip")
+    backend.polyplane_apply(diff(EMPTY, web()))
+    assert namespace.backend().polyplane_audit(web()) == ()
+    assert namespace.backend().polyplane_apply(diff(EMPTY, web())).operations == 0
+
+
+FOREIGN = """*filter
+:KUBE-FORWARD - [0:0]
+:polyplanes - [0:0]
+-A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD
+-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
+-A polyplanes -s 192.0.2.0/24 -m comment --comment polyplane -j ACCEPT
+COMMIT
+*nat
+:DOCKER - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+COMMIT
+"""
+
+
+def test_what_is_not_ours_stays_as_it_is(namespace: Namespace, backend: IptablesBackend) -> None:
+    namespace.run(f"iptables-{namespace.variant}-restore", text=FOREIGN)
+    namespace.run(f"ip6tables-{namespace.variant}-restore", text="*filter\n:OTHER - [0:0]\n-A FORWARD -j OTHER\nCOMMIT\n")
+    namespace.run("ipset", "create", "polyplanes", "hash:ip")
+    before = namespace.rules()
+    backend.polyplane_apply(diff(EMPTY, web()))
+    seen = [line for line in namespace.rules().splitlines() if "polyplane-" not in line]
+    assert seen == before.splitlines()
+    for family in (4, 6):
+        assert namespace.iptables("-S", "FORWARD", "1", family=family).split()[-1] == "polyplane-forward"
+    assert backend.polyplane_teardown().operations > 0
+    assert namespace.rules() == before
+    assert backend.polyplane_teardown().operations == 0
+
+
+def test_leftovers_in_the_other_variant_go(namespace: Namespace) -> None:
+    other = "legacy" if namespace.variant == "nft" else "nft"
+    namespace.backend(variant=other).polyplane_apply(diff(EMPTY, web()))
+    backend = namespace.backend()
+    assert any(drift.subject == f"iptables-{other}" for drift in backend.polyplane_audit(web()))
+    backend.polyplane_apply(diff(EMPTY, web()))
+    assert "polyplane" not in namespace.run(f"iptables-{other}-save") + namespace.run(f"ip6tables-{other}-save")
+    assert backend.polyplane_audit(web()) == ()
+
+
+def test_the_variant_of_other_rules_is_taken(namespace: Namespace) -> None:
+    namespace.run(f"iptables-{namespace.variant}-restore", text=FOREIGN)
+    backend = namespace.backend(variant="auto")
+    assert ("variant", namespace.variant) in backend.polyplane_capabilities().details
+    backend.polyplane_apply(diff(EMPTY, web()))
+    assert "polyplane-forward" in namespace.rules()
+
+
+def test_kubelet_s_hint_counts_more_than_rules(namespace: Namespace) -> None:
+    other = "legacy" if namespace.variant == "nft" else "nft"
+    namespace.run(f"iptables-{other}-restore", text=FOREIGN)
+    namespace.run(f"iptables-{namespace.variant}-restore", text="*mangle\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n")
+    assert ("variant", namespace.variant) in namespace.backend(variant="auto").polyplane_capabilities().details
+
+
+def test_nothing_there_is_nft_and_leaves_legacy_alone(namespace: Namespace) -> None:
+    backend = namespace.backend(variant="auto")
+    backend.polyplane_apply(diff(EMPTY, web()))
+    backend.polyplane_audit(web())
+    assert "polyplane-forward" in namespace.run("iptables-nft-save")
+    assert namespace.run("cat", "/proc/net/ip_tables_names") == ""
+
+
+class Crash(Exception):
+    """The agent is killed here."""
+
+
+@pytest.mark.parametrize("name", ["tiers", "by-address"])
+def test_a_crash_between_any_two_commands_is_made_good(name: str, namespace: Namespace) -> None:
+    """Break off before each command in turn; the next start finds its way from whatever is there."""
+    kernel = Kernel(IptablesOptions.parse(namespace.options))
+    target = examples()[name]
+
+    def attempt(commands: int) -> bool:
+        left = commands
+
+        def runner(argv: Sequence[str], text: str) -> str:
+            nonlocal left
+            if "restore" in " ".join(argv):
+                if not left:
+                    raise Crash
+                left -= 1
+            return kernel.execute(argv, text)
+
+        backend = namespace.backend(runner)
+        try:
+            backend.polyplane_apply(diff(EMPTY, target))
+        except Crash:
+            return True
+        return False
+
+    broken = 0
+    while True:
+        namespace.backend().polyplane_teardown()
+        namespace.backend().polyplane_apply(diff(EMPTY, web()))
+        if not attempt(broken):
+            break
+        assert namespace.backend().polyplane_audit(target)
+        namespace.backend().polyplane_apply(diff(EMPTY, target))
+        assert namespace.backend().polyplane_audit(target) == ()
+        broken += 1
+    assert broken >= 2
+
+
+def test_a_held_lock_is_waited_for_and_then_reported(namespace: Namespace) -> None:
+    if namespace.variant == "nft":
+        pytest.skip("iptables-nft has no lock: the kernel's transactions do its work")
+    backend = namespace.backend(lock_wait=1)
+    backend.polyplane_apply(diff(EMPTY, web()))
+    before = namespace.rules()
+    other = replace(web(), options=examples()["keep-and-reject"].options)
+    holder = subprocess.Popen(["flock", "--no-fork", namespace.lock_file, "sleep", "30"])
+    try:
+        time.sleep(0.3)
+        began = time.monotonic()
+        with pytest.raises(ApplyError, match="lock") as caught:
+            backend.polyplane_apply(diff(web(), other))
+        assert caught.value.retryable
+        assert time.monotonic() - began < 10
+        assert namespace.rules() == before
+    finally:
+        holder.terminate()
+        holder.wait()
+    backend.polyplane_apply(diff(web(), other))
+    assert backend.polyplane_audit(other) == ()
+
+
+def test_counters_are_kept_by_rule_id(namespace: Namespace, backend: IptablesBackend) -> None:
+    backend.polyplane_apply(diff(EMPTY, web()))
+    ids = {one.id for each in web().policies.values() for one in each.rules}
+    ids |= {tier.isolation.id for each in web().endpoints.values() for tier in each.ingress if tier.isolation}
+    assert {count.rule_id for count in backend.polyplane_counters()} == ids
+    assert all(count.packets == 0 for count in backend.polyplane_counters())
