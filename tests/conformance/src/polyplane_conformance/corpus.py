@@ -1,8 +1,10 @@
 """Foreign cases, read from a directory given by path, become scenarios. Nothing of them is part of this distribution.
 
-Three formats are understood, each recognised by its file: the Kubernetes end-to-end tests (``kubernetes-e2e-netpol/tests.json``),
-the default cases of cyclonus (``cyclonus-default/cases-ipv4.json`` and ``-ipv6.json``) and the recipes
-(``ahmetb-recipes/expected-tables.json``). A pod's way to itself is left out everywhere: the foreign suites disagree on it.
+Four formats are understood, each recognised by its file: the Kubernetes end-to-end tests (``kubernetes-e2e-netpol/tests.json``),
+the default cases of cyclonus (``cyclonus-default/cases-ipv4.json`` and ``-ipv6.json``), the recipes
+(``ahmetb-recipes/expected-tables.json``) and the conformance tests of network-policy-api
+(``network-policy-api-conformance/v1alpha2/expected-steps.json``, likewise ``v1alpha1``). A pod's way to itself is left out everywhere:
+the foreign suites disagree on it.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from polyplane_conformance.actions import (
     RemovePod,
 )
 from polyplane_conformance.cast import AddressPlan, plan
+from polyplane_conformance.corpus_tiers import read_tests
 from polyplane_conformance.expectation import Expectation, Pair, Service
 from polyplane_conformance.scenario import Scenario, Step
 
@@ -47,6 +50,8 @@ def load_corpus(directory: Path) -> tuple[Scenario, ...]:
         ("kubernetes-e2e-netpol/tests.json", _end_to_end),
         ("cyclonus-default/cases-ipv4.json", _cyclonus),
         ("ahmetb-recipes/expected-tables.json", _recipes),
+        ("network-policy-api-conformance/v1alpha1/expected-steps.json", read_tests),
+        ("network-policy-api-conformance/v1alpha2/expected-steps.json", read_tests),
     ):
         if (directory / name).exists():
             found += read(directory / name)
