@@ -9,6 +9,7 @@ import pytest
 
 from polyplane.ir.features import Feature
 from polyplane.ir.program import DenyAction, Options
+from polyplane_conformance.actions import ApplyClusterPolicy, DeleteClusterPolicy
 from polyplane_conformance.cast import plan
 from polyplane_conformance.probe.model import TCP, Outcome, Probe, Traffic
 from polyplane_conformance.sandbox import SandboxError, Service
@@ -85,6 +86,19 @@ def test_a_pod_reaches_itself_through_a_service(stage: Stage) -> None:
     service.begin(policy("x/closed", podSelector={}, policyTypes=["Ingress", "Egress"]))
     assert _through(service, "x/a") == {Outcome.ALLOWED}
     assert _through(service, "x/b") == {Outcome.DENIED}
+
+
+def test_tiers_of_administrators_cover_the_way_to_oneself(stage: Stage) -> None:
+    """Unlike NetworkPolicy, the admin and baseline tiers apply to a pod that calls itself through a service."""
+    service = _with_service(stage)
+    subject = {"pods": {"namespaceSelector": {"matchLabels": {"ns": "x"}}, "podSelector": pod("a")}}
+    deny = [{"action": "Deny", "to": [subject]}]
+    service.begin(policy("x/closed", podSelector={}, policyTypes=["Ingress"]))
+    for tier in ("Admin", "Baseline"):
+        service.act(ApplyClusterPolicy(name="self", spec={"tier": tier, "priority": 1, "subject": subject, "egress": deny}))
+        assert _through(service, "x/a") == {Outcome.DENIED}
+    service.act(DeleteClusterPolicy(name="self"))
+    assert _through(service, "x/a") == {Outcome.ALLOWED}
 
 
 def test_reject_answers(stage: Stage) -> None:
