@@ -25,6 +25,7 @@ from polyplane_conformance.expectation import Service, print_table
 from polyplane_conformance.foresee import print_scenario
 from polyplane_conformance.gaps import load_gaps
 from polyplane_conformance.generate import choose, generate
+from polyplane_conformance.matrix import NoReport, read_report, to_html, to_junit, to_markdown
 from polyplane_conformance.model import explain_cell
 from polyplane_conformance.plugin import REPORT, Backend
 from polyplane_conformance.report import STYLES, Report
@@ -49,6 +50,17 @@ class Output(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+
+
+class Form(StrEnum):
+    """What a report is written as."""
+
+    MD = "md"
+    HTML = "html"
+    JUNIT = "junit"
+
+
+WRITERS: Final = {Form.MD: to_markdown, Form.HTML: to_html, Form.JUNIT: to_junit}
 
 
 class _Progress:
@@ -184,6 +196,21 @@ def _show(report: Report, broken: list[str], *, explain: bool) -> None:
             highlight=False,
         )
     _out.print(report.summary, style=STYLES["failed"] if report.exit_code else STYLES["passed"], highlight=False)
+
+
+@app.command()
+def report(
+    files: Annotated[list[Path], typer.Argument(help="Reports that run --report has written.")],
+    *,
+    form: Annotated[Form, typer.Option("--format", help="md and html: a matrix; junit: every check.")] = Form.MD,
+) -> None:
+    """Put reports side by side: a matrix of profiles, features and times, or JUnit."""
+    try:
+        text = WRITERS[form]([read_report(file) for file in files])
+    except NoReport as error:
+        _err.print(str(error), style="bold red", highlight=False)
+        raise typer.Exit(2) from error
+    print(text, end="")  # noqa: T201 - for files, and rich would wrap it
 
 
 @app.command()

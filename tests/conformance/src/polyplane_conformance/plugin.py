@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from polyplane_conformance.features import OPERATION, api_of, features_of
 from polyplane_conformance.gaps import Gap, GapError, Gaps, behaviour_name, behaviours, load_gaps
 from polyplane_conformance.report import Entry, Report, Status
 from polyplane_conformance.results import Outcome
@@ -315,7 +316,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             detail = outcome.explain() or result.longreprtext
         elif result.skipped and isinstance(result.longrepr, tuple):
             detail = result.longrepr[2]
-        backend = _arguments(item).get("backend")
+        backend, subject = _arguments(item).get("backend"), _subject(item)
         item.config.stash[REPORT].entries.append(
             Entry(
                 tier=marker.args[0],
@@ -325,6 +326,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
                 cells=outcome.cells,
                 seconds=result.duration,
                 detail=detail,
+                api=api_of(subject) if isinstance(subject, Scenario) else OPERATION,
+                features=features_of(subject) if isinstance(subject, Scenario) else (),
             )
         )
     return result  # type: ignore[return-value]  # likewise

@@ -7,12 +7,23 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import yaml
 from rich.table import Table
+
+from polyplane.errors import PolyplaneError
+from polyplane.hookspecs import BACKENDS
+from polyplane.plugins import find
+from polyplane_conformance.features import OPERATION
+from polyplane_conformance.profiles import profiles, seconds_by_tier
+
+API_VERSION: Final = "conformance.polyplane.dev/v1"
+#: What the model tier is about.
+COMPILER: Final = "polyplane's compiler"
 
 Status = Literal["passed", "failed", "skipped", "gap"]
 STYLES: Final[Mapping[str, str]] = {"passed": "green", "failed": "bold red", "skipped": "yellow", "gap": "magenta"}
@@ -29,6 +40,9 @@ class Entry:
     cells: int = 0
     seconds: float = 0.0
     detail: str = ""
+    #: What it is about: a kind of policy, or ``Operation``; and which extended features it needs.
+    api: str = OPERATION
+    features: tuple[str, ...] = ()
 
     @property
     def topic(self) -> str:
@@ -77,10 +91,14 @@ class Report:
         """Return everything as plain data."""
         kernel = os.uname()
         return {
+            "apiVersion": API_VERSION,
+            "kind": "ConformanceReport",
             "suite": version("polyplane-conformance"),
             "polyplane": version("polyplane"),
             "kernel": f"{kernel.sysname} {kernel.release} {kernel.machine}",
+            "date": datetime.now(UTC).date().isoformat(),
             "summary": self.summary,
+            "implementations": self._implementations(),
             "counts": dict(Counter(entry.status for entry in self.entries)),
             "cells": sum(entry.cells for entry in self.entries),
             "results": [
@@ -91,14 +109,43 @@ class Report:
                     "status": entry.status,
                     "cells": entry.cells,
                     "seconds": round(entry.seconds, 3),
+                    "api": entry.api,
+                    **({"features": list(entry.features)} if entry.features else {}),
                     **({"detail": entry.detail} if entry.detail else {}),
                 }
                 for entry in self.entries
             ],
         }
 
+    def _implementations(self) -> list[dict[str, Any]]:
+        """Each backend with its profiles; the model tier is about no backend but about polyplane's compiler."""
+        groups: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            groups.setdefault(entry.backend, []).append(entry)
+        return [
+            {
+                "name": COMPILER if backend == "-" else backend,
+                **_distribution("" if backend == "-" else backend),
+                "secondsByTier": seconds_by_tier(entries),
+                "profiles": profiles(entries),
+            }
+            for backend, entries in sorted(groups.items())
+            if any(entry.status != "skipped" for entry in entries)
+        ]
+
     def write(self, path: Path) -> None:
         """Write the report: JSON if the name ends so, otherwise YAML."""
         data = self.to_data()
         text = json.dumps(data, indent=2) if path.suffix == ".json" else yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
         path.write_text(text, encoding="utf-8")
+
+
+def _distribution(backend: str) -> dict[str, str]:
+    """The distribution that a backend comes in (polyplane itself for no backend), with its version and, if it states one, its home page."""
+    try:
+        name = find(BACKENDS, backend).distribution if backend else "polyplane"
+        found = metadata(name)
+    except (PolyplaneError, PackageNotFoundError):
+        return {}
+    home = next((url.partition(", ")[2] for url in found.get_all("Project-URL") or ()), "")
+    return {"distribution": name, "version": version(name), **({"url": home} if home else {})}
