@@ -2,6 +2,7 @@
 BACKEND ?= nftables
 EXAMPLE ?= examples/shop
 BACKENDS ?= memory nftables iptables
+SOURCE ?= direct
 BIN := .venv/bin
 SOURCES := core/src backends/*/src tests/conformance/src tools
 
@@ -29,8 +30,8 @@ layers: setup ## Who may import whom
 test: lint type layers ## Everything: lint, type, layers, then all tests of all tiers on all backends
 	@$(BIN)/pytest
 
-conformance: setup ## The conformance suite alone, all tiers, on each of BACKENDS
-	@for backend in $(BACKENDS); do $(BIN)/polyplane-conformance run --backend $$backend || exit 1; done
+conformance: setup ## The conformance suite alone, all tiers, on each of BACKENDS (SOURCE=kubernetes: by way of an API server)
+	@for backend in $(BACKENDS); do $(BIN)/polyplane-conformance run --backend $$backend --source $(SOURCE) || exit 1; done
 
 bench: setup ## Benchmarks: counts are asserted, times are recorded in tests/benchmarks/results
 	@$(BIN)/pytest tests/benchmarks --benchmarks

@@ -19,9 +19,9 @@ QUICK = {"retry_first": 0.05, "retry_max": 0.3, "absent_interval": 0.1, "silence
 class Following:
     """A running source and the state that its events add up to."""
 
-    def __init__(self, kubeconfig: Path, dialects: tuple[Dialect, ...] = (NETWORK_POLICY,), **options: object) -> None:
+    def __init__(self, kubeconfig: Path | None, dialects: tuple[Dialect, ...] = (NETWORK_POLICY,), **options: object) -> None:
         self.queue: queue.SimpleQueue[SourceEvent] = queue.SimpleQueue()
-        self.source = KubernetesSource({"kubeconfig": str(kubeconfig), **QUICK, **options})
+        self.source = KubernetesSource({**({"kubeconfig": str(kubeconfig)} if kubeconfig else {}), **QUICK, **options})
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.events: list[SourceEvent] = []
         self.problems: dict[str, str] = {}

@@ -11,10 +11,10 @@ from typing import Final, Protocol
 
 from polyplane.cluster.model import InSync, PutObject, RemoveObject, SourceEvent
 from polyplane.plugins import Source, dialects, load_source
-from polyplane_conformance.apiserver import ApiServer, Cluster, Refusal
+from polyplane_conformance.apiserver import ApiServer, Cluster, Kind, Refusal
 from polyplane_conformance.control import event_of
 from polyplane_conformance.oracle import refusal
-from polyplane_conformance.world import Raw, Write
+from polyplane_conformance.world import API_VERSIONS, Raw, Write
 
 #: Names of the ways.
 SOURCES: Final = ("direct", "kubernetes")
@@ -23,7 +23,7 @@ SOURCES: Final = ("direct", "kubernetes")
 _MARKS: Final = "polyplane-marks"
 #: Seconds to wait for a source.
 _PATIENCE: Final = 20.0
-_MARK_KINDS: Final = (("v1", "Namespace"), ("v1", "Node"), ("v1", "Pod"), ("networking.k8s.io/v1", "NetworkPolicy"))
+_MARK_KINDS: Final = (("v1", "Namespace"), ("v1", "Node"), ("v1", "Pod"), *((version, kind) for kind, version in API_VERSIONS.items()))
 
 
 class Delivery(Protocol):
@@ -75,7 +75,7 @@ class ThroughApiServer:
     def begin(self) -> None:
         """Start a new server with nothing in it, and a source."""
         self._stop()
-        self._server = ApiServer(Cluster(admission=_admission)).start()
+        self._server = ApiServer(make_cluster()).start()
         self._start()
 
     def deliver(self, writes: Iterable[Write]) -> list[SourceEvent]:
@@ -91,7 +91,7 @@ class ThroughApiServer:
             self._source.stop()
         self._mark()
         self._start()
-        return self._until_marked()
+        return self._until_marked(InSync.__name__)
 
     def close(self) -> None:
         """Stop source and server."""
@@ -127,9 +127,12 @@ class ThroughApiServer:
         for api_version, kind in _MARK_KINDS:
             self._server.cluster.put(_mark(api_version, kind, self._marks))
 
-    def _until_marked(self) -> list[SourceEvent]:
-        """Take events until the mark of every kind has come; the marks themselves are left out."""
-        missing = {kind for _, kind in _MARK_KINDS}
+    def _until_marked(self, *more: str) -> list[SourceEvent]:
+        """Take events until the mark of every kind has come; the marks themselves are left out.
+
+        What is there at the start of a source comes in any order, so that marks mean nothing then: ``more`` asks for InSync, too.
+        """
+        missing = {*(kind for _, kind in _MARK_KINDS), *more}
         said: list[SourceEvent] = []
         while missing:
             try:
@@ -139,7 +142,9 @@ class ThroughApiServer:
             if isinstance(event, PutObject | RemoveObject) and event.key.name == _MARKS:
                 if isinstance(event, PutObject) and event.raw["metadata"]["labels"]["mark"] == str(self._marks):
                     missing.discard(event.key.kind)
-            elif not isinstance(event, InSync):  # the suite's control planes are in sync from the beginning
+            elif isinstance(event, InSync):  # the suite's control planes are in sync from the beginning
+                missing.discard(InSync.__name__)
+            else:
                 said.append(event)
         return said
 
@@ -149,13 +154,23 @@ def make_delivery(name: str) -> Delivery:
     return Direct() if name == "direct" else ThroughApiServer()
 
 
+def make_cluster() -> Cluster:
+    """Return an empty cluster with the definitions of all policy APIs, that refuses what their servers refuse."""
+    cluster = Cluster(admission=_admission)
+    known = {kind.kind for kind in cluster.kinds}
+    for kind, api_version in API_VERSIONS.items():
+        if kind not in known:
+            cluster.add_kind(Kind(api_version, kind, f"{kind.lower().removesuffix('y')}ies", namespaced=False))
+    return cluster
+
+
 def _admission(raw: Raw) -> str | None:
-    return refusal(raw) if raw.get("kind") == "NetworkPolicy" else None
+    return refusal(raw) if raw.get("kind") in API_VERSIONS and raw["metadata"]["name"] != _MARKS else None
 
 
 def _mark(api_version: str, kind: str, number: int) -> Raw:
+    """Return a mark; no store ever sees one, so it need not be valid."""
     metadata = {"name": _MARKS, "labels": {"mark": str(number)}}
     if kind in {"Pod", "NetworkPolicy"}:
         metadata["namespace"] = _MARKS
-    spec: Raw = {"podSelector": {}} if kind == "NetworkPolicy" else {}
-    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec}
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": {}}

@@ -17,6 +17,7 @@ from polyplane.ir.program import Options
 from polyplane_conformance.actions import Action, ApplyPolicy
 from polyplane_conformance.apiserver import ApiServer, Cluster
 from polyplane_conformance.cast import NODE
+from polyplane_conformance.delivery import make_cluster
 from polyplane_conformance.expectation import Service
 from polyplane_conformance.netns import inside
 from polyplane_conformance.probe.client import Stream
@@ -127,7 +128,7 @@ class AgentProcess:
         self._server: ApiServer | None = None
         if stage.rig.source == "kubernetes":
             with inside(stage.sandbox.node_netns):
-                self._server = ApiServer().start()
+                self._server = ApiServer(make_cluster()).start()
 
     def __enter__(self) -> Self:
         return self
