@@ -10,9 +10,10 @@ from typing import Final
 from polyplane.errors import ApplyError
 from polyplane.hookspecs import Applied, Drift, RuleCount, hookimpl
 from polyplane.ir.delta import Delta
-from polyplane.ir.features import Capabilities, Feature, Unsupported
+from polyplane.ir.features import Capabilities, Feature
 from polyplane.ir.program import EMPTY, Program
 from polyplane_ebpf import detect, namespace
+from polyplane_ebpf.answers import Answers
 from polyplane_ebpf.changes import Changes, difference
 from polyplane_ebpf.decode import describe
 from polyplane_ebpf.encode import EndpointValue
@@ -31,6 +32,7 @@ class EbpfBackend:
     def __init__(self, options: Mapping[str, object] | None = None) -> None:
         self._options: Final = EbpfOptions.parse(options or {})
         self._kernel: Final = Kernel(self._options)
+        self._answers: Final = Answers(self._kernel, self._options.attach)
         #: What is in force; None when we do not know.
         self._layout: Layout | None = None
         #: Our entries of the map ``interfaces``, with numbers for names.
@@ -39,14 +41,7 @@ class EbpfBackend:
     @hookimpl
     def polyplane_capabilities(self) -> Capabilities:
         """Say whether BPF programs can be used here as we do."""
-        supported = frozenset(Feature) - {Feature.REJECT}
-        why = "a program in netfilter can drop a packet but not answer it; denied packets are dropped in silence"
-        return Capabilities(
-            supported=supported,
-            unsupported=(Unsupported(Feature.REJECT, why),),
-            missing=detect.missing(self._options),
-            details=detect.details(self._options),
-        )
+        return Capabilities(supported=frozenset(Feature), missing=detect.missing(self._options), details=detect.details(self._options))
 
     @hookimpl
     def polyplane_render(self, delta: Delta) -> str:
@@ -93,6 +88,8 @@ class EbpfBackend:
         for name in DEFINED:
             drifts += _drifts(name, wanted[name], found[name])
         drifts += [Drift(subject=name, expected="attached", found="missing") for name in self._kernel.missing_links()]
+        missing = self._answers.missing(wanted=layout.settings.reject)
+        drifts += [Drift(subject=f"answers on {name}", expected="attached", found="missing") for name in missing]
         drifts += [Drift(subject=str(path), expected="nothing", found="pinned") for path in self._kernel.surplus()]
         return drifts
 
@@ -108,6 +105,7 @@ class EbpfBackend:
     def polyplane_teardown(self) -> Applied:
         """Remove our pins, and with them links, programs and maps; those of other layouts, too."""
         self._layout = None
+        self._answers.remove()
         removed = self._kernel.remove()
         abandoned = self._kernel.sweep()
         return Applied(operations=removed + abandoned, detail={"pins": removed, "abandoned pins": abandoned})
@@ -166,6 +164,7 @@ class EbpfBackend:
                     self._kernel.write(stage)
         self._interfaces = interfaces
         detail["links"] = self._kernel.attach()
+        detail["answers"] = self._answers.ensure(wanted=layout.settings.reject)
         return Applied(operations=detail.total(), detail=dict(+detail))
 
     def _native(self, layout: Layout) -> _Content:

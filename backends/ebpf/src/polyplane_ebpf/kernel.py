@@ -31,6 +31,8 @@ HOOKS: Final[Mapping[Hook, str]] = {
     Hook.LOCAL_IN: "polyplane_filter",
     Hook.POST_ROUTING: "polyplane_origin",
 }
+#: The one that sits where packets leave, and answers those that are refused.
+ANSWER: Final = "polyplane_answer"
 _FAMILIES: Final = (4, 6)
 _BATCH: Final = 16384
 _ONLY: Final = bytes(4)
@@ -170,6 +172,27 @@ class Kernel:
         for rule in rules:
             syscall.delete(self._maps["counters"], rule.to_bytes(4, sys.byteorder))
 
+    def answering(self) -> set[int]:
+        """Return the numbers of the devices whose refused packets are let go to be answered."""
+        spec = SPECS["answering"]
+        entries = syscall.entries_of(self._maps["answering"], key=spec.key, value=spec.value, trie=False)
+        return {int.from_bytes(key, sys.byteorder) for key in entries}
+
+    def set_answering(self, ifindex: int, *, on: bool) -> None:
+        """Say whether a device has the program that answers. Only after it is attached, and until it is detached."""
+        key = ifindex.to_bytes(4, sys.byteorder)
+        if on:
+            syscall.update(self._maps["answering"], key, bytes(4))
+        else:
+            syscall.delete(self._maps["answering"], key)
+
+    def forget_notes(self, before: int) -> None:
+        """Remove notes about packets that were lost on their way; ``before`` in nanoseconds of the monotonic clock."""
+        spec = SPECS["notes"]
+        entries = syscall.entries_of(self._maps["notes"], key=spec.key, value=spec.value, trie=False)
+        stale = [key for key, value in entries.items() if int.from_bytes(value[:8], sys.byteorder) < before]
+        syscall.delete_batch(self._maps["notes"], stale)
+
     def inherit(self) -> None:
         """Copy the connections that an older set of maps knows, so that none is cut when another set takes over."""
         spec = SPECS["connections"]
@@ -210,7 +233,11 @@ class Kernel:
         wanted = {owned.map_pin(name) for name in SPECS} | set(self.wanted_links())
         wanted |= {owned.NAME_PIN} | {owned.program_pin(function, self.tag()) for function in bytecode.FUNCTIONS}
         directory = self.place.directory
-        inside = [pin for pin in sorted(directory.iterdir()) if pin.name not in wanted] if directory.is_dir() and not self._fresh else []
+        inside = (
+            [pin for pin in sorted(directory.iterdir()) if pin.name not in wanted and not owned.is_answer(pin.name)]
+            if directory.is_dir() and not self._fresh
+            else []
+        )
         return [*inside, *self.place.others()]
 
     def attach(self) -> int:
@@ -292,11 +319,14 @@ class Kernel:
         assert self._bytecode is not None
         types = read_types(OFFSETS, KFUNCS)
         numbers = {SPECS[name].number: descriptor for name, descriptor in self._maps.items()}
-        programs = {}
+        programs: dict[str, int] = {}
         for function in bytecode.FUNCTIONS:
             code = relocate(self._bytecode.functions[function], numbers, types)
             try:
-                programs[function] = syscall.load_program(ProgramType.NETFILTER, code, name=function, attach=AttachType.NETFILTER)
+                if function == ANSWER:
+                    programs[function] = syscall.load_program(ProgramType.SCHED_CLS, code, name=function)
+                else:
+                    programs[function] = syscall.load_program(ProgramType.NETFILTER, code, name=function, attach=AttachType.NETFILTER)
             except Refused as refusal:
                 raise BackendUnavailable(explain(function, refusal)) from refusal
         return programs

@@ -65,6 +65,8 @@ _SPECS: Final = (
     MapSpec(name="events", number=11, type=MapType.RINGBUF, key=0, value=0, entries=262144),
     MapSpec(name="allowance", number=12, type=MapType.PERCPU_ARRAY, key=4, value=16, entries=1),
     MapSpec(name="scratch", number=13, type=MapType.PERCPU_ARRAY, key=4, value=320, entries=1),
+    MapSpec(name="notes", number=14, type=MapType.HASH, key=8, value=16, entries=16384),
+    MapSpec(name="answering", number=15, type=MapType.HASH, key=4, value=4, entries=16384, flags=NO_PREALLOC),
 )
 SPECS: Final[Mapping[str, MapSpec]] = {spec.name: spec for spec in _SPECS}
 
@@ -88,7 +90,7 @@ OFFSETS: Final = (
     ("sk_buff", "len"),
 )
 #: Functions of the kernel that the program calls.
-KFUNCS: Final = ("bpf_dynptr_from_skb",)
+KFUNCS: Final = ("bpf_dynptr_from_skb", "bpf_cast_to_kern_ctx")
 
 #: Log records that one decision can cause.
 LOGS: Final = 6

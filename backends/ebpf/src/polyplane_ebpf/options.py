@@ -23,7 +23,8 @@ class EbpfOptions:
 
     ``netns``: path of the network namespace to work in, default the process's own. ``instance``: name of what is ours in the BPF
     file system ``bpffs``, default made from the namespace's number. ``priority``: of our hooks in netfilter, between translation
-    of destinations (-100) and of sources (100). ``events``: events per second and processor. ``bytecode``: ``auto``, ``prebuilt``
+    of destinations (-100) and of sources (100). ``events``: events per second and processor. ``attach``: how the program that answers refused packets
+    is attached, ``auto``, ``tcx`` or ``clsact``. ``bytecode``: ``auto``, ``prebuilt``
     (as it came with polyplane) or ``compile`` (by bcc, here). ``state``: directory for compiled bytecode. ``sizes``: entries of
     maps, by map.
     """
@@ -33,6 +34,7 @@ class EbpfOptions:
     bpffs: str = "/sys/fs/bpf"
     priority: int = 10
     events: int = 100
+    attach: str = "auto"
     bytecode: str = "auto"
     state: str = "/var/cache/polyplane/ebpf"
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -55,16 +57,14 @@ class EbpfOptions:
         instance = options.get("instance")
         if instance is not None and not (isinstance(instance, str) and _INSTANCE.fullmatch(instance)):
             raise ConfigError(f"{_WHERE} instance: {instance!r} is no usable name; take up to 63 letters, digits, - and _, a letter first")
-        bytecode = options.get("bytecode", "auto")
-        if bytecode not in ("auto", "prebuilt", "compile"):
-            raise ConfigError(f"{_WHERE} bytecode: {bytecode!r} is none of auto, prebuilt, compile")
         return cls(
             netns=netns,
             instance=instance,
             bpffs=_path(options, "bpffs", cls),
             priority=_number(options, "priority", cls, -99, 99),
             events=_number(options, "events", cls, 0, 1_000_000),
-            bytecode=str(bytecode),
+            attach=_choice(options, "attach", ("auto", "tcx", "clsact")),
+            bytecode=_choice(options, "bytecode", ("auto", "prebuilt", "compile")),
             state=_path(options, "state", cls),
             sizes={SIZES[key]: _number({key: value}, key, None, 1, 1 << 26) for key, value in options.items() if key in SIZES},
         )
@@ -72,6 +72,13 @@ class EbpfOptions:
 
 def _default(cls: type[EbpfOptions] | None, key: str) -> object:
     return next((option.default for option in fields(cls) if option.name == key), None) if cls else None
+
+
+def _choice(options: Mapping[str, object], key: str, choices: tuple[str, ...]) -> str:
+    value = options.get(key, choices[0])
+    if value not in choices:
+        raise ConfigError(f"{_WHERE} {key}: {value!r} is none of {', '.join(choices)}")
+    return str(value)
 
 
 def _path(options: Mapping[str, object], key: str, cls: type[EbpfOptions]) -> str:

@@ -1,7 +1,7 @@
 """What is ours in the BPF file system, and under which names. Everything we make is pinned there, and nothing else is ours.
 
 ``<bpffs>/polyplane/v<layout>/<instance>/`` holds ``map_<name>``, ``program_<function>_<tag>`` and
-``link_<family>_<hook>_<namespace>_<tag>``, and ``name``. A directory ``new-<instance>`` beside it is one that is being made.
+``link_<family>_<hook>_<namespace>_<tag>``, ``tcx_<device>_<tag>`` or ``clsact_<device>``, and ``name``. A directory ``new-<instance>`` beside it is one that is being made.
 """
 
 from __future__ import annotations
@@ -108,7 +108,12 @@ def link_pin(family: int, hook: str, namespace: int, tag: str) -> str:
 
 def is_link(name: str) -> bool:
     """Whether a pin is a link's."""
-    return name.startswith("link_")
+    return name.startswith(("link_", "tcx_"))
+
+
+def is_answer(name: str) -> bool:
+    """Whether a pin is about the program that answers on one device."""
+    return name.startswith(("tcx_", "clsact_"))
 
 
 def remove(directory: Path) -> int:

@@ -38,15 +38,11 @@ class Command(IntEnum):
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_TEST_RUN = 10
-    PROG_GET_FD_BY_ID = 13
     OBJ_GET_INFO_BY_FD = 15
-    PROG_QUERY = 16
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
     MAP_DELETE_BATCH = 27
     LINK_CREATE = 28
-    LINK_UPDATE = 29
-    LINK_DETACH = 34
 
 
 class ProgramType(IntEnum):
@@ -322,19 +318,10 @@ def link_netfilter(program: int, *, family: int, hook: int, priority: int, defra
     return _call(Command.LINK_CREATE, "IIIIIIiI", program, 0, AttachType.NETFILTER, 0, protocol, hook, priority, int(defragment))
 
 
-def link_tcx(program: int, ifindex: int, attach: AttachType) -> int:
-    """Attach to an interface of the calling thread's namespace; return the link's descriptor."""
-    return _call(Command.LINK_CREATE, "IIII", program, ifindex, attach, 0)
-
-
-def update_link(link: int, program: int) -> None:
-    """Replace the program of a link, atomically."""
-    _call(Command.LINK_UPDATE, "III", link, program, 0)
-
-
-def detach_link(link: int) -> None:
-    """Detach, whoever else holds the link."""
-    _call(Command.LINK_DETACH, "I", link)
+def link_tcx(program: int, ifindex: int, attach: AttachType, *, first: bool = False) -> int:
+    """Attach to an interface of the calling thread's namespace, ``first``: before all others; return the link's descriptor."""
+    before = 1 << 3
+    return _call(Command.LINK_CREATE, "IIII", program, ifindex, attach, before if first else 0)
 
 
 # --- objects ---------------------------------------------------------------------------------------------------------
@@ -350,11 +337,6 @@ def open_pinned(path: str) -> int:
     """Return a descriptor of a pinned object."""
     name = _buffer(os.fsencode(path) + b"\0")
     return _call(Command.OBJ_GET, "QII", _address(name), 0, 0)
-
-
-def program_by_id(number: int) -> int:
-    """Return a descriptor of a loaded program."""
-    return _call(Command.PROG_GET_FD_BY_ID, "I", number)
 
 
 def _information(descriptor: int, size: int) -> bytes:

@@ -83,6 +83,9 @@ struct connection {
     u8 zero[6];
 };
 
+enum note_kind { NOTE_REFUSED = 1, NOTE_ANSWER = 2 };
+
+struct note { u64 time; u64 kind; };
 struct counter { u64 packets; u64 bytes; };
 struct allowance { u64 since; u32 used; u32 lost; };
 
@@ -117,7 +120,7 @@ struct packet {
     u8 tracked;                                  /* belongs to something that has two directions */
     u8 error;                                    /* reports about another packet */
     u8 neighbour;                                /* neighbour discovery */
-    u8 zero;
+    u8 resets;
 };
 
 /* What does not fit on the stack (512 bytes). One for each processor: the hooks that use it run in softirqs, which do not nest. */

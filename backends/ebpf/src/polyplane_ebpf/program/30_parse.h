@@ -82,6 +82,7 @@ INLINE int transport_layer(struct reader *reader, struct packet *packet)
             packet->opens = (flags & 0x17) == 0x02;  /* SYN without FIN, RST and ACK */
             packet->answers = !packet->opens;
             packet->closes = !!(flags & 5);
+            packet->resets = !!(flags & 4);
         }
         return 0;
     }

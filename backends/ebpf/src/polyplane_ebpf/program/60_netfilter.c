@@ -14,6 +14,28 @@ INLINE u8 family_of(u64 state)
     return *(u8 *)(state + PLACEHOLDER(OFFSET_NF_HOOK_STATE_PF)) == 2 ? 4 : 6;
 }
 
+/* A packet that is let go to be answered where it would leave (`polyplane_answer`), or such an answer coming back. Known by the
+ * place in memory, which a packet keeps on its way through the node. A packet that is forwarded gets rid of what an earlier one
+ * at that place has left. */
+INLINE int is_answer(u64 skb, const struct packet *packet)
+{
+    struct note *note = map_lookup(MAP(NOTES), &skb);
+    if (!note)
+        return 0;
+    u8 fits = note->kind == NOTE_ANSWER && time_now() - note->time < SECOND / 10 && (packet->resets || packet->error);
+    map_delete(MAP(NOTES), &skb);
+    return fits;
+}
+
+/* Returns the verdict on a denied packet: ALLOW if it will be answered instead. Only small packets: they leave in one piece. */
+INLINE int refuse(u64 skb, const struct packet *packet, u32 out)
+{
+    if (packet->resets || packet->error || packet->length > (packet->family == 4 ? 552 : 1280) || !map_lookup(MAP(ANSWERING), &out))
+        return DENY;
+    struct note note = { .time = time_now(), .kind = NOTE_REFUSED };
+    return map_update(MAP(NOTES), &skb, &note, 0) ? DENY : ALLOW;
+}
+
 /* FORWARD and LOCAL_IN: the policy of whoever sends, and of whoever receives. */
 int polyplane_filter(struct netfilter *context)
 {
@@ -35,8 +57,9 @@ int polyplane_filter(struct netfilter *context)
     int unreadable = network_layer(&reader, &packet->at, packet->family, flow);
     struct endpoint *from = endpoint_at(ifindex_of(state, PLACEHOLDER(OFFSET_NF_HOOK_STATE_IN)), packet->family, &flow->source);
     struct endpoint *to = 0;
+    u32 out = local ? 0 : ifindex_of(state, PLACEHOLDER(OFFSET_NF_HOOK_STATE_OUT));
     if (!local)
-        to = endpoint_at(ifindex_of(state, PLACEHOLDER(OFFSET_NF_HOOK_STATE_OUT)), packet->family, &flow->destination);
+        to = endpoint_at(out, packet->family, &flow->destination);
     if (!from && !to)
         return ALLOW;
     flow->sender = from ? from->id : 0;
@@ -50,9 +73,13 @@ int polyplane_filter(struct netfilter *context)
     }
     if (packet->neighbour)
         return ALLOW;                            /* neighbour discovery */
+    if (config->reject && is_answer(skb, packet))
+        return ALLOW;
     if (packet->error && is_related(&reader, scratch))
         return ALLOW;
-    return decide(config, scratch, from, to);
+    if (decide(config, scratch, from, to))
+        return ALLOW;
+    return config->reject && out ? refuse(skb, packet, out) : DENY;
 }
 
 /* POST_ROUTING: what the node itself sends is always allowed, and so are the answers, which LOCAL_IN must recognise.

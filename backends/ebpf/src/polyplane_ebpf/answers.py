@@ -1,0 +1,207 @@
+"""`Answers`: the program that answers refused packets, on every Ethernet device of the node while denials are to be noticed.
+
+By a TCX link (Linux 6.6) or a filter under clsact. Other programs of the hook stay and are asked, too; ours comes first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from polyplane_ebpf import namespace, owned, syscall
+from polyplane_ebpf.kernel import ANSWER, Kernel
+from polyplane_ebpf.syscall import AttachType
+
+#: Of our filter under clsact: name, preference, handle. The preference is one that hardly anybody takes by chance.
+FILTER: Final = ANSWER
+PREFERENCE: Final = 7
+_HANDLE: Final = 1
+_EGRESS: Final = 0xFFFFFFF3
+_ETHERNET: Final = 1
+_LOOPBACK: Final = 0x8
+_PIN: Final = re.compile(r"(tcx|clsact)_(\d+)(?:_([0-9a-f]+))?")
+#: Nanoseconds after which a note is nobody's: its packet was lost between two hooks.
+_STALE: Final = 5_000_000_000
+
+
+class Answers:
+    """Where the program that answers is attached, and where it should be."""
+
+    def __init__(self, kernel: Kernel, attach: str) -> None:
+        self._kernel: Final = kernel
+        self._by_link: Final = attach != "clsact"
+
+    def ensure(self, *, wanted: bool) -> int:
+        """Attach to all devices, or to none; return the number of operations. Devices that come later are found next time."""
+        devices = set(self.devices()) if wanted else set()
+        there = self._attached()
+        operations = 0
+        for ifindex in sorted(there - devices):
+            self._kernel.set_answering(ifindex, on=False)
+            operations += self._detach(ifindex)
+        new = sorted(devices - there)
+        if new:
+            program = self._program()
+            try:
+                operations += sum(namespace.inside(self._kernel.options.netns, lambda: [self._attach(program, ifindex) for ifindex in new]))
+            finally:
+                os.close(program)
+        for ifindex in devices - self._kernel.answering():
+            self._kernel.set_answering(ifindex, on=True)
+        for ifindex in self._kernel.answering() - devices:
+            self._kernel.set_answering(ifindex, on=False)
+        if wanted:
+            self._kernel.forget_notes(time.monotonic_ns() - _STALE)
+        return operations
+
+    def missing(self, *, wanted: bool) -> list[str]:
+        """Return the names of devices where the program should be and is not."""
+        if not wanted:
+            return []
+        there = self._attached()
+        return [name for number, name in sorted(self.devices().items()) if number not in there]
+
+    def devices(self) -> dict[int, str]:
+        """Return the Ethernet devices of the node, by number."""
+        return namespace.inside(self._kernel.options.netns, _devices)
+
+    def remove(self) -> int:
+        """Detach everywhere."""
+        return sum(self._detach(ifindex) for ifindex in sorted(self._attached(any_program=True)))
+
+    # --- one device ------------------------------------------------------------------------------------------------------
+
+    def _pins(self) -> list[tuple[Path, str, int, str]]:
+        directory = self._kernel.place.directory
+        names = sorted(directory.iterdir()) if directory.is_dir() else []
+        return [(pin, match[1], int(match[2]), match[3] or "") for pin in names if (match := _PIN.fullmatch(pin.name))]
+
+    def _attached(self, *, any_program: bool = False) -> set[int]:
+        """Return the devices where the present program is attached, in the way that is chosen."""
+        attached = set()
+        for pin, how, ifindex, tag in self._pins():
+            if any_program:
+                attached.add(ifindex)
+            elif how == "tcx":
+                if self._by_link and tag == self._kernel.tag() and _is_alive(pin):
+                    attached.add(ifindex)
+            elif not self._by_link and self._has_filter(ifindex):
+                attached.add(ifindex)
+        return attached
+
+    def _has_filter(self, ifindex: int) -> bool:
+        program = self._program()
+        try:
+            number = syscall.program_info(program).number
+        finally:
+            os.close(program)
+        return namespace.inside(self._kernel.options.netns, lambda: number in _filters(ifindex).values())
+
+    def _program(self) -> int:
+        return syscall.open_pinned(str(self._kernel.place.directory / owned.program_pin(ANSWER, self._kernel.tag())))
+
+    def _attach(self, program: int, ifindex: int) -> int:
+        """Called inside the node's namespace."""
+        directory = self._kernel.place.directory
+        if self._by_link:
+            for pin, how, number, _ in self._pins():
+                if (how, number) == ("tcx", ifindex):
+                    pin.unlink()
+            link = syscall.link_tcx(program, ifindex, AttachType.TCX_EGRESS, first=True)
+            try:
+                syscall.pin(link, str(directory / f"tcx_{ifindex}_{self._kernel.tag()}"))
+            finally:
+                os.close(link)
+            return 1
+        marker = directory / f"clsact_{ifindex}"
+        with IPRoute() as route:
+            try:
+                route.tc("add", "clsact", ifindex)
+            except NetlinkError as error:
+                if error.code != errno.EEXIST:
+                    raise
+                made = "no"
+            else:
+                made = "yes"
+            if not marker.is_symlink():
+                marker.symlink_to(made)
+            route.tc(
+                "replace-filter",
+                "bpf",
+                ifindex,
+                fd=program,
+                name=FILTER,
+                parent="ffff:fff3",
+                classid=1,
+                direct_action=True,
+                prio=PREFERENCE,
+                handle=_HANDLE,
+            )
+        return 1
+
+    def _detach(self, ifindex: int) -> int:
+        gone = 0
+        for pin, how, number, _ in self._pins():
+            if number != ifindex:
+                continue
+            if how == "clsact":
+                made = pin.readlink().name == "yes"
+                with contextlib.suppress(FileNotFoundError):  # the namespace may be gone, and its devices with it
+                    namespace.inside(self._kernel.options.netns, partial(_remove_filter, ifindex, with_parent=made))
+            pin.unlink()
+            gone += 1
+        return gone
+
+
+def _is_alive(pin: Path) -> bool:
+    """Whether the link is still attached: it stays when its device goes, but with nothing at its end."""
+    link = syscall.open_pinned(str(pin))
+    try:
+        return syscall.link_info(link).detail[0] != 0
+    finally:
+        os.close(link)
+
+
+def _devices() -> dict[int, str]:
+    with IPRoute() as route:
+        return {
+            link["index"]: link.get_attr("IFLA_IFNAME")
+            for link in route.get_links()
+            if link["ifi_type"] == _ETHERNET and not link["flags"] & _LOOPBACK
+        }
+
+
+def _filters(ifindex: int) -> dict[tuple[int, int], int]:
+    """Return the programs of BPF filters where packets leave: (preference, handle) → program."""
+    with IPRoute() as route:
+        try:
+            filters: list[Any] = list(route.get_filters(index=ifindex, parent=_EGRESS))
+        except NetlinkError:
+            return {}
+    found = {}
+    for one in filters:
+        options = one.get_attr("TCA_OPTIONS")
+        if one.get_attr("TCA_KIND") == "bpf" and options is not None and options.get_attr("TCA_BPF_ID"):
+            found[one["info"] >> 16, one["handle"]] = options.get_attr("TCA_BPF_ID")
+    return found
+
+
+def _remove_filter(ifindex: int, *, with_parent: bool) -> None:
+    with IPRoute() as route:
+        with contextlib.suppress(NetlinkError):  # the device is gone, or somebody was faster
+            route.tc("del-filter", "bpf", ifindex, parent="ffff:fff3", prio=PREFERENCE, handle=_HANDLE)
+        if not with_parent:
+            return
+        with contextlib.suppress(NetlinkError):
+            others = [*route.get_filters(index=ifindex, parent=_EGRESS), *route.get_filters(index=ifindex, parent=_EGRESS - 1)]
+            if not others:
+                route.tc("del", "clsact", ifindex)

@@ -1,0 +1,132 @@
+/* Traffic control, where a packet leaves: turns a packet that `polyplane_filter` has refused into the answer that its destination
+ * would give, and lets it come in there. So translation of addresses is undone for it as for any other answer. */
+
+#define NEXT (-1)                                /* let other programs of this hook decide */
+#define DROP 2
+#define MAC 14
+
+static void *(*const kernel_context)(void *context) = (void *)KFUNC_CAST_TO_KERN_CTX;
+static long (*const skb_load)(const void *skb, u32 at, void *to, u32 length) = (void *)26;
+static long (*const skb_store)(void *skb, u32 at, const void *from, u32 length, u64 flags) = (void *)9;
+static long (*const skb_resize)(void *skb, u32 length, u64 flags) = (void *)38;
+static long (*const redirect)(u32 ifindex, u64 flags) = (void *)23;
+static s64 (*const sum)(void *from, u32 from_size, void *to, u32 to_size, u32 seed) = (void *)28;
+
+INLINE u16 fold(s64 value)
+{
+    u64 rest = (u32)value;
+    rest = (rest & 0xffff) + (rest >> 16);
+    rest = (rest & 0xffff) + (rest >> 16);
+    return ~rest;
+}
+
+INLINE void put16(u8 *to, u16 value) { __builtin_memcpy(to, &value, 2); }
+INLINE void put32(u8 *to, u32 value) { __builtin_memcpy(to, &value, 4); }
+
+/* Ethernet and IP header of the answer, in `out`, to a packet whose headers are in `in`. */
+INLINE void head(u8 *out, const u8 *in, u8 family, u8 protocol, u16 payload)
+{
+    __builtin_memcpy(out, in + 6, 6);
+    __builtin_memcpy(out + 6, in, 6);
+    __builtin_memcpy(out + 12, in + 12, 2);
+    if (family == 4) {
+        out[MAC] = 0x45;
+        put16(out + MAC + 2, SWAP16(20 + payload));
+        out[MAC + 8] = 64;
+        out[MAC + 9] = protocol;
+        __builtin_memcpy(out + MAC + 12, in + MAC + 16, 4);
+        __builtin_memcpy(out + MAC + 16, in + MAC + 12, 4);
+        put16(out + MAC + 10, fold(sum(0, 0, out + MAC, 20, 0)));
+    } else {
+        out[MAC] = 0x60;
+        put16(out + MAC + 4, SWAP16(payload));
+        out[MAC + 6] = protocol;
+        out[MAC + 7] = 64;
+        __builtin_memcpy(out + MAC + 8, in + MAC + 24, 16);
+        __builtin_memcpy(out + MAC + 24, in + MAC + 8, 16);
+    }
+}
+
+/* A reset as RFC 9293 has it: with the sequence number the other side expects, or acknowledging what it sent. */
+INLINE int reset(struct __sk_buff *skb, const u8 *in, u8 family, u32 start, u32 length)
+{
+    u8 tcp[20], out[MAC + 40 + 20] = {};
+    if (skb_load(skb, start, tcp, 20))
+        return -1;
+    u8 *answer = out + start, acknowledges = !!(tcp[13] & 16);
+    u32 sequence, number;
+    __builtin_memcpy(&sequence, tcp + 4, 4);
+    __builtin_memcpy(&number, tcp + 8, 4);
+    head(out, in, family, TCP, 20);
+    __builtin_memcpy(answer, tcp + 2, 2);
+    __builtin_memcpy(answer + 2, tcp, 2);
+    if (acknowledges) {
+        put32(answer + 4, number);
+        answer[13] = 4;
+    } else {
+        u32 sent = length - start - (tcp[12] >> 4) * 4 + !!(tcp[13] & 2) + !!(tcp[13] & 1);
+        put32(answer + 8, __builtin_bswap32(__builtin_bswap32(sequence) + sent));
+        answer[13] = 4 | 16;
+    }
+    answer[12] = 5 << 4;
+    if (family == 4)
+        put16(answer + 16, fold(sum(0, 0, out + MAC + 12, 8 + 20, SWAP16(TCP + 20))));
+    else
+        put16(answer + 16, fold(sum(0, 0, out + MAC + 8, 32 + 20, SWAP16(TCP + 20))));
+    return skb_resize(skb, start + 20, 0) || skb_store(skb, 0, out, start + 20, 0);
+}
+
+/* Destination unreachable, communication administratively prohibited (RFC 1812, RFC 4443). */
+INLINE int unreachable4(struct __sk_buff *skb, const u8 *in)
+{
+    u8 out[MAC + 20 + 8 + 28] = {};
+    head(out, in, 4, ICMP, 36);
+    out[MAC + 20] = 3;
+    out[MAC + 21] = 13;
+    if (skb_load(skb, MAC, out + MAC + 28, 28))
+        return -1;
+    put16(out + MAC + 22, fold(sum(0, 0, out + MAC + 20, 36, 0)));
+    return skb_resize(skb, sizeof(out), 0) || skb_store(skb, 0, out, sizeof(out), 0);
+}
+
+INLINE int unreachable6(struct __sk_buff *skb, const u8 *in)
+{
+    u8 out[MAC + 40 + 8 + 48] = {};
+    head(out, in, 6, ICMPV6, 56);
+    out[MAC + 40] = 1;
+    out[MAC + 41] = 1;
+    if (skb_load(skb, MAC, out + MAC + 48, 48))
+        return -1;
+    put16(out + MAC + 42, fold(sum(0, 0, out + MAC + 8, 32 + 56, SWAP16(ICMPV6 + 56))));
+    return skb_resize(skb, sizeof(out), 0) || skb_store(skb, 0, out, sizeof(out), 0);
+}
+
+int polyplane_answer(struct __sk_buff *skb)
+{
+    u64 place = (u64)kernel_context(skb);
+    struct note *note = map_lookup(MAP(NOTES), &place);
+    if (!note)
+        return NEXT;
+    u8 refused = note->kind == NOTE_REFUSED;
+    map_delete(MAP(NOTES), &place);
+    if (!refused || !skb->ingress_ifindex)
+        return NEXT;                             /* an older packet's, of which nobody heard again */
+    u8 in[MAC + 40];
+    u32 length = skb->len;
+    int failed;
+    if (skb->protocol == SWAP16(0x0800)) {
+        if (skb_load(skb, 0, in, MAC + 20) || in[MAC] != 0x45)
+            return DROP;
+        failed = in[MAC + 9] == TCP ? reset(skb, in, 4, MAC + 20, length) : unreachable4(skb, in);
+    } else {
+        if (skb_load(skb, 0, in, MAC + 40))
+            return DROP;
+        failed = in[MAC + 6] == TCP ? reset(skb, in, 6, MAC + 40, length) : unreachable6(skb, in);
+    }
+    if (failed)
+        return DROP;
+    struct note answer = { .time = time_now(), .kind = NOTE_ANSWER };
+    if (map_update(MAP(NOTES), &place, &answer, 0))
+        return DROP;
+    return redirect(skb->ifindex, 1);            /* 1: as if it came in there */
+}
