@@ -14,7 +14,7 @@ from polyplane.reconcile.diff import diff
 from polyplane_ebpf import syscall
 from polyplane_ebpf.kernel import Kernel
 from polyplane_ebpf.layout import Layout
-from polyplane_ebpf.maps import SPECS, Hook
+from polyplane_ebpf.maps import Hook
 from polyplane_ebpf.options import EbpfOptions
 
 SYN, ACK, FIN, RST = 2, 16, 1, 4
@@ -60,10 +60,7 @@ class Bench:
 
     def forget(self) -> None:
         """Remove all connections."""
-        spec = SPECS["connections"]
-        descriptor = self.kernel._maps["connections"]
-        for key in list(syscall.keys_of(descriptor, spec.key)):
-            syscall.delete(descriptor, key)
+        self.kernel.forget("connections")
 
     def ask(self, frame: bytes, hook: Hook = Hook.FORWARD, function: str = "polyplane_filter") -> bool:
         """Whether the frame passes."""

@@ -12,7 +12,7 @@ from polyplane.reconcile.diff import diff
 from polyplane_ebpf.layout import Layout, whole
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(programs(), min_size=2, max_size=5))
 def test_following_equals_starting_anew(sequence: list[Program]) -> None:
     layout = Layout(events=100)

@@ -18,7 +18,7 @@ from polyplane.ir.program import Program
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs")
 
-EXAMPLES = int(os.environ.get("POLYPLANE_EBPF_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("POLYPLANE_EBPF_EXAMPLES", "25"))
 PACKETS = 40
 
 

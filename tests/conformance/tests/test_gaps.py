@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,9 @@ def test_behaviours_have_names_that_a_gap_can_state(tmp_path: Path) -> None:
 
 def test_nftables_states_how_it_can_be_harmed() -> None:
     assert load_gaps("nftables").damage
+
+
+def test_commands_may_ask_for_this_interpreter(tmp_path: Path) -> None:
+    gaps = written(tmp_path, 'forget = ["{python}", "-V"]\n[[damage]]\nname = "d"\ncommand = ["{python}", "{x}"]\n')
+    assert gaps.forget == (sys.executable, "-V")
+    assert gaps.damage[0].command == (sys.executable, "{x}")

@@ -21,8 +21,7 @@ from polyplane_ebpf import namespace, owned, syscall
 from polyplane_ebpf.kernel import ANSWER, Kernel
 from polyplane_ebpf.syscall import AttachType
 
-#: Of our filter under clsact: name, preference, handle. The preference is one that hardly anybody takes by chance.
-FILTER: Final = ANSWER
+#: Of our filter under clsact. The preference is a small one that hardly anybody takes by chance: ours is asked before others.
 PREFERENCE: Final = 7
 _HANDLE: Final = 1
 _EGRESS: Final = 0xFFFFFFF3
@@ -99,12 +98,11 @@ class Answers:
         return attached
 
     def _has_filter(self, ifindex: int) -> bool:
-        program = self._program()
-        try:
-            number = syscall.program_info(program).number
-        finally:
-            os.close(program)
-        return namespace.inside(self._kernel.options.netns, lambda: number in _filters(ifindex).values())
+        return self._filter_name() in namespace.inside(self._kernel.options.netns, partial(_filters, ifindex)).values()
+
+    def _filter_name(self) -> str:
+        """Return the name of our filters, which tells the program's version, too: pyroute2 does not decode the program's number."""
+        return f"{ANSWER}_{self._kernel.tag()}"
 
     def _program(self) -> int:
         return syscall.open_pinned(str(self._kernel.place.directory / owned.program_pin(ANSWER, self._kernel.tag())))
@@ -139,7 +137,7 @@ class Answers:
                 "bpf",
                 ifindex,
                 fd=program,
-                name=FILTER,
+                name=self._filter_name(),
                 parent="ffff:fff3",
                 classid=1,
                 direct_action=True,
@@ -180,19 +178,15 @@ def _devices() -> dict[int, str]:
         }
 
 
-def _filters(ifindex: int) -> dict[tuple[int, int], int]:
-    """Return the programs of BPF filters where packets leave: (preference, handle) → program."""
+def _filters(ifindex: int) -> dict[tuple[int, int], str]:
+    """Return the names of BPF filters where packets leave, by preference and handle."""
     with IPRoute() as route:
         try:
             filters: list[Any] = list(route.get_filters(index=ifindex, parent=_EGRESS))
         except NetlinkError:
             return {}
-    found = {}
-    for one in filters:
-        options = one.get_attr("TCA_OPTIONS")
-        if one.get_attr("TCA_KIND") == "bpf" and options is not None and options.get_attr("TCA_BPF_ID"):
-            found[one["info"] >> 16, one["handle"]] = options.get_attr("TCA_BPF_ID")
-    return found
+    named = {(one["info"] >> 16, one["handle"]): one.get_nested("TCA_OPTIONS", "TCA_BPF_NAME") for one in filters}
+    return {place: str(name) for place, name in named.items() if name is not None}
 
 
 def _remove_filter(ifindex: int, *, with_parent: bool) -> None:

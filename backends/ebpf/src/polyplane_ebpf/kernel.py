@@ -68,15 +68,18 @@ class Kernel:
         """Return how many entries a map can have."""
         return self.options.sizes.get(name, SPECS[name].entries)
 
-    def open(self) -> bool:
-        """Take over the maps that are pinned; return whether there are any, complete and of our shape. Changes nothing."""
+    def open(self, *, any_size: bool = False) -> bool:
+        """Take over the maps that are pinned; return whether there are any, complete and of our shape. Changes nothing.
+
+        ``any_size``: with whatever number of entries.
+        """
         if self._maps and not self._fresh:
             if all((self.place.directory / owned.map_pin(name)).exists() for name in self._maps):
                 return True
             self.close()
         found: dict[str, int] = {}
         for spec in SPECS.values():
-            descriptor = self._open_map(spec)
+            descriptor = self._open_map(spec, any_size=any_size)
             if descriptor is None:
                 for other in found.values():
                     os.close(other)
@@ -86,19 +89,17 @@ class Kernel:
         self._maps, self._fresh = found, False
         return True
 
-    def _open_map(self, spec: MapSpec) -> int | None:
+    def _open_map(self, spec: MapSpec, *, any_size: bool) -> int | None:
         try:
             descriptor = syscall.open_pinned(str(self.place.directory / owned.map_pin(spec.name)))
         except FileNotFoundError:
             return None
         info = syscall.map_info(descriptor)
-        if (info.kind, info.key, info.value, info.entries, info.flags) == self._shape(spec):
+        shape = (info.kind, info.key, info.value, info.flags) == (spec.type, spec.key, spec.value, spec.flags)
+        if shape and (any_size or info.entries == self.entries(spec.name)):
             return descriptor
         os.close(descriptor)
         return None
-
-    def _shape(self, spec: MapSpec) -> tuple[int, int, int, int, int]:
-        return spec.type, spec.key, spec.value, self.entries(spec.name), spec.flags
 
     def create(self) -> None:
         """Make a new set of maps, which nothing uses yet."""
@@ -109,10 +110,21 @@ class Kernel:
             )
         self._fresh = True
 
-    @property
-    def has_maps(self) -> bool:
-        """Whether there is a set of maps in hand."""
-        return bool(self._maps)
+    def descriptor(self, name: str) -> int:
+        """Return the descriptor of a map in hand."""
+        return self._maps[name]
+
+    def fill(self) -> dict[str, tuple[int, int]]:
+        """Return how many entries each map has, and how many it can have."""
+        names = (*DEFINED, "connections", "counters")
+        return {name: (sum(1 for _ in syscall.keys_of(self._maps[name], SPECS[name].key)), self._room(name)) for name in names}
+
+    def _room(self, name: str) -> int:
+        return syscall.map_info(self._maps[name]).entries
+
+    def forget(self, name: str) -> None:
+        """Empty a map."""
+        syscall.delete_batch(self._maps[name], list(syscall.keys_of(self._maps[name], SPECS[name].key)))
 
     def read(self) -> dict[str, dict[bytes, bytes]]:
         """Return what all maps hold that a program defines."""
@@ -137,10 +149,19 @@ class Kernel:
                     syscall.delete_batch(self._maps[name], part)
 
     def _put(self, name: str, keys: list[bytes], values: list[bytes]) -> None:
-        if len(keys) == 1:
-            syscall.update(self._maps[name], keys[0], values[0])
-        else:
-            syscall.update_batch(self._maps[name], keys, values)
+        try:
+            if len(keys) == 1:
+                syscall.update(self._maps[name], keys[0], values[0])
+            else:
+                syscall.update_batch(self._maps[name], keys, values)
+        except OSError as error:
+            if error.errno not in {errno.E2BIG, errno.ENOSPC}:
+                raise
+            remedy = "it must hold what was and what will be for a moment; "
+            remedy += f"raise [backend.ebpf] {SPECS[name].option}" if SPECS[name].option else "this is more than it is made for"
+            raise ApplyError(
+                f"map {name} with its {self.entries(name)} entries is full: {remedy}", backend=NAME, retryable=False
+            ) from error
 
     def config(self) -> tuple[int, Settings]:
         """Return the generation of the tables and the settings."""
@@ -166,11 +187,6 @@ class Kernel:
             numbers = memoryview(value).cast("Q")
             found[int.from_bytes(key, sys.byteorder)] = (sum(numbers[::2]), sum(numbers[1::2]))
         return found
-
-    def forget_counters(self, rules: list[int]) -> None:
-        """Remove the counters of rules that are gone."""
-        for rule in rules:
-            syscall.delete(self._maps["counters"], rule.to_bytes(4, sys.byteorder))
 
     def answering(self) -> set[int]:
         """Return the numbers of the devices whose refused packets are let go to be answered."""

@@ -22,12 +22,17 @@ and whether packets pass through it at all (``packets = false``: the netns tier 
 the pods of a sandbox have to be wired for this dataplane (`polyplane_conformance.sandbox.Wiring`)::
 
     wiring = "bridge"                # default: "routed"
+
+and how to make the dataplane forget its connections, where that takes more than ``conntrack -F``; ``{python}`` is this interpreter::
+
+    forget = ["{python}", "-m", "polyplane_acme", "forget"]
 """
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -78,6 +83,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gap: tuple[Gap, ...] = ()
     damage: tuple[Damage, ...] = ()
     wiring: Wiring = Wiring.ROUTED
+    forget: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,8 @@ class Gaps:
     packets: bool = True
     #: How the pods of a sandbox are connected to their node.
     wiring: Wiring = Wiring.ROUTED
+    #: A command that makes the dataplane forget its connections, beside conntrack; empty: there is nothing to forget.
+    forget: tuple[str, ...] = ()
 
     def find(self, name: str, tier: str) -> Gap | None:
         """Return the gap that excuses a scenario in a tier, if any."""
@@ -124,7 +132,18 @@ def load_gaps(backend: str, file: Path | None = None) -> Gaps:
         stated = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
     except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise GapError(f"{path}: {error}") from error
-    return Gaps(source=str(path), gaps=stated.gap, damage=stated.damage, packets=stated.packets, wiring=stated.wiring)
+    return Gaps(
+        source=str(path),
+        gaps=stated.gap,
+        damage=tuple(msgspec.structs.replace(each, command=_with_python(each.command)) for each in stated.damage),
+        packets=stated.packets,
+        wiring=stated.wiring,
+        forget=_with_python(stated.forget),
+    )
+
+
+def _with_python(command: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sys.executable if word == "{python}" else word for word in command)
 
 
 def distribution_folders(backend: str) -> tuple[Path, ...]:

@@ -97,8 +97,10 @@ class Stage:
         return self.sandbox.run(where, argv)
 
     def conntrack_flush(self) -> None:
-        """Delete every connection the node knows, in its kernel and in its switch."""
+        """Delete every connection the node knows, in its kernel, in its switch, and in what the backend keeps itself."""
         self.sandbox.forget_connections()
+        if self.rig.backend.gaps.forget:
+            self.run(*self.rig.backend.gaps.forget)
 
 
 def wait_for(condition: Callable[[], bool], what: str, *, seconds: float = 15.0) -> None:

@@ -39,13 +39,14 @@ INLINE int skip_extensions(struct reader *reader, u32 *at, u8 *next)
     return -1;
 }
 
-/* Addresses and protocol; moves `at` from the IP header to the payload. Returns 0, or -1 for what cannot be read. */
+/* Addresses and protocol; moves `at` from the IP header to the payload. Returns 0, or -1 for what cannot be read,
+ * with the addresses, if they are there: whose it is decides what happens to it. */
 INLINE int network_layer(struct reader *reader, u32 *at, u8 family, struct flow *flow)
 {
     u32 start = *at;
     if (family == 4) {
         u8 header[20];
-        if (LOAD(reader, start, header, 20) || header[0] >> 4 != 4 || (header[0] & 15) < 5)
+        if (LOAD(reader, start, header, 20))
             return -1;
         flow->source.word[0] = flow->source.word[1] = flow->destination.word[0] = flow->destination.word[1] = 0;
         flow->source.word[2] = flow->destination.word[2] = V4_MAPPED;
@@ -53,15 +54,16 @@ INLINE int network_layer(struct reader *reader, u32 *at, u8 family, struct flow 
         __builtin_memcpy(&flow->destination.word[3], header + 16, 4);
         flow->protocol = header[9];
         *at = start + (header[0] & 15) * 4;
-        return (header[6] << 8 | header[7]) & 0x3fff ? -1 : 0;
+        return header[0] >> 4 != 4 || (header[0] & 15) < 5 || (header[6] << 8 | header[7]) & 0x3fff ? -1 : 0;
     }
     u8 first[8];
-    if (LOAD(reader, start, first, 8) || first[0] >> 4 != 6)
-        return -1;
-    if (LOAD(reader, start + 8, &flow->source, 16) || LOAD(reader, start + 24, &flow->destination, 16))
+    if (LOAD(reader, start, first, 8) || LOAD(reader, start + 8, &flow->source, 16) ||
+        LOAD(reader, start + 24, &flow->destination, 16))
         return -1;
     flow->protocol = first[6];
     *at = start + 40;
+    if (first[0] >> 4 != 6)
+        return -1;
     return skip_extensions(reader, at, &flow->protocol);
 }
 

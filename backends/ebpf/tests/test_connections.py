@@ -1,0 +1,278 @@
+"""What the program remembers: answers, connections whose policy changed, what cannot be read, what the node itself opens."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from ebpf_bench import ACK, FIN, SYN, Bench, ethernet, frame_of, network, transport
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from polyplane.ir.cidr import Cidr
+from polyplane.ir.evaluate import Packet
+from polyplane.ir.program import (
+    EMPTY,
+    Action,
+    Direction,
+    Endpoint,
+    EndpointId,
+    Established,
+    IcmpType,
+    Isolation,
+    Match,
+    Options,
+    Origin,
+    Policy,
+    PolicyId,
+    PortRange,
+    Program,
+    Rule,
+    Stack,
+    Tier,
+    TierEnd,
+    digest,
+)
+from polyplane_ebpf.events import Events
+from polyplane_ebpf.maps import SPECS, EventKind, Hook
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs")
+
+CLIENT, SERVER, NODE = (Cidr.parse(text) for text in ("10.0.0.1", "10.0.0.2", "172.16.0.1"))
+CLIENT6, SERVER6 = Cidr.parse("fd00::1"), Cidr.parse("fd00::2")
+ISOLATION = 99
+
+
+def origin(direction: Direction) -> Origin:
+    return Origin(kind="Test", namespace="x", name="t", direction=direction, index=0)
+
+
+def made(*matches: Match, options: Options = Options(), log: int = 0) -> Program:  # noqa: B008  # frozen
+    """The server is isolated and admits these; the client is free."""
+    where = Direction.INGRESS
+    rules = tuple(Rule(id=number, action=Action.ALLOW, match=match, origin=origin(where)) for number, match in enumerate(matches, 1))
+    if log:
+        rules = (Rule(id=log, action=Action.LOG, match=Match(), origin=origin(where)), *rules)
+    policy = Policy(id=PolicyId(digest(repr(rules))), direction=where, rules=rules)
+    isolation = Isolation(id=ISOLATION, origins=(origin(where),))
+    tiers: Stack = (Tier(name="t", policies=(policy.id,), end=TierEnd.DENY, isolation=isolation, exempts_self=True),)
+    endpoints = (
+        Endpoint(id=EndpointId("x/client"), addresses=(CLIENT, CLIENT6)),
+        Endpoint(id=EndpointId("x/server"), addresses=(SERVER, SERVER6), ingress=tiers),
+    )
+    return Program(
+        endpoints={endpoint.id: endpoint for endpoint in endpoints},
+        policies={policy.id: policy},
+        node_addresses=frozenset({NODE}),
+        options=options,
+    )
+
+
+WEB = Match(protocol=6, ports=(PortRange(80, 80),))
+DNS = Match(protocol=17, ports=(PortRange(53, 53),))
+ECHO = Match(protocol=1, icmp=(IcmpType(8),))
+THERE = Packet(source=CLIENT, destination=SERVER, protocol=6, source_port=40000, port=80)
+ASKED = Packet(source=CLIENT, destination=SERVER, protocol=17, source_port=40000, port=53)
+
+
+def back(packet: Packet) -> Packet:
+    return replace(packet, source=packet.destination, destination=packet.source, source_port=packet.port, port=packet.source_port)
+
+
+@pytest.fixture(scope="module")
+def one() -> Iterator[Bench]:
+    with Bench() as bench:
+        yield bench
+
+
+@pytest.fixture
+def bench(one: Bench) -> Bench:
+    one.bring(EMPTY)
+    one.forget()
+    return one
+
+
+def test_answers_need_no_permission(bench: Bench) -> None:
+    isolated = made(WEB)
+    client = isolated.endpoints[EndpointId("x/client")]
+    closed = replace(client, ingress=made().endpoints[EndpointId("x/server")].ingress)
+    bench.bring(replace(isolated, endpoints={**isolated.endpoints, client.id: closed}, policies={**isolated.policies, **made().policies}))
+    assert not bench.ask(frame_of(back(THERE), flags=SYN | ACK)), "nobody asked"
+    assert bench.ask(frame_of(THERE))
+    assert bench.ask(frame_of(back(THERE), flags=SYN | ACK))
+    assert not bench.ask(frame_of(replace(back(THERE), port=40001), flags=SYN | ACK))
+
+
+@pytest.mark.parametrize("packet", [THERE, ASKED], ids=["tcp", "udp"])
+def test_a_connection_that_is_no_longer_allowed_is_cut_both_ways(bench: Bench, packet: Packet) -> None:
+    bench.bring(made(WEB, DNS))
+    assert bench.ask(frame_of(packet))
+    assert bench.ask(frame_of(back(packet), flags=ACK))
+    bench.bring(made())
+    assert not bench.ask(frame_of(back(packet), flags=ACK)), "the server speaks first"
+    assert not bench.ask(frame_of(packet, flags=ACK)), "and must not have opened it the other way round"
+    assert not bench.ask(frame_of(back(packet), flags=ACK))
+    bench.bring(made(WEB, DNS))
+    assert bench.ask(frame_of(packet, flags=ACK)), "it goes on where it is allowed again"
+
+
+def test_in_the_middle_of_an_unknown_connection_both_ways_must_be_allowed(bench: Bench) -> None:
+    bench.bring(made())
+    assert not bench.ask(frame_of(back(THERE), flags=ACK)), "this may be the answer in a connection that the server does not admit"
+    assert not bench.ask(frame_of(THERE, flags=ACK))
+    bench.bring(made(Match()))
+    assert bench.ask(frame_of(back(THERE), flags=ACK))
+
+
+def test_kept_connections_stay_until_they_begin_anew(bench: Bench) -> None:
+    keep = Options(established=Established.KEEP)
+    bench.bring(made(WEB, options=keep))
+    assert bench.ask(frame_of(THERE))
+    bench.bring(made(options=keep))
+    assert bench.ask(frame_of(THERE, flags=ACK))
+    assert bench.ask(frame_of(back(THERE), flags=ACK))
+    assert not bench.ask(frame_of(THERE)), "a new connection of the same ports"
+
+
+def test_echo_and_its_answer(bench: Bench) -> None:
+    bench.bring(made(ECHO))
+    ping = Packet(source=CLIENT, destination=SERVER, protocol=1, icmp=IcmpType(8, 0))
+    pong = Packet(source=CLIENT, destination=SERVER, protocol=1, icmp=IcmpType(0, 0))
+    assert not bench.ask(frame_of(pong)), "an answer that nobody asked for is what it is: a type that is not admitted"
+    assert bench.ask(frame_of(ping))
+    assert bench.ask(frame_of(replace(pong, source=SERVER, destination=CLIENT)))
+    bench.bring(made())
+    assert not bench.ask(frame_of(replace(pong, source=SERVER, destination=CLIENT)))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_errors_about_allowed_connections_pass(bench: Bench, family: int) -> None:
+    client, server = (CLIENT, SERVER) if family == 4 else (CLIENT6, SERVER6)
+    asked = Packet(source=server, destination=client, protocol=17, source_port=40000, port=53)
+    quoted = frame_of(asked)[14:]
+    kind, number = (3, 1) if family == 4 else (1, 58)
+    error = ethernet(family) + network(client, server, number, struct.pack("!BBHI", kind, 3 if family == 4 else 4, 0, 0) + quoted)
+    bench.bring(made())
+    assert not bench.ask(error), "about nothing that is known"
+    assert bench.ask(frame_of(asked))
+    assert bench.ask(error)
+
+
+def test_neighbour_discovery_passes(bench: Bench) -> None:
+    bench.bring(made())
+    for kind in range(133, 138):
+        assert bench.passes(Packet(source=CLIENT6, destination=SERVER6, protocol=58, icmp=IcmpType(kind, 0)))
+    assert not bench.passes(Packet(source=CLIENT6, destination=SERVER6, protocol=58, icmp=IcmpType(128, 0)))
+
+
+def test_extension_headers_and_options_hide_nothing(bench: Bench) -> None:
+    bench.bring(made(WEB))
+    there6 = replace(THERE, source=CLIENT6, destination=SERVER6)
+    hop, routing, whole = (bytes([next_, 0, *bytes(6)]) for next_ in (43, 60, 6))
+    chain = hop + routing + whole
+    for port, expected in ((80, True), (81, False)):
+        bench.forget()
+        assert bench.ask(frame_of(replace(there6, port=port), extensions=chain, first=0)) is expected
+        bench.forget()
+        assert bench.ask(frame_of(replace(THERE, port=port), extensions=bytes([1] * 8))) is expected
+    authentication = bytes([6, 4, 0, 0]) + bytes(20)
+    assert bench.ask(frame_of(there6, extensions=authentication, first=51))
+    atomic = bytes([6, 0, 0, 0, 0, 0, 0, 1])
+    assert bench.ask(frame_of(there6, extensions=atomic, first=44))
+    assert not bench.ask(frame_of(there6, extensions=bytes([0, 0, *bytes(6)]) * 9, first=0)), "without an end"
+
+
+def test_what_the_node_opens_is_answered(bench: Bench) -> None:
+    shut = made()
+    server = shut.endpoints[EndpointId("x/server")]
+    tiers = tuple(replace(tier, policies=()) for tier in server.ingress)
+    bench.bring(replace(shut, endpoints={server.id: replace(server, egress=tiers)}))
+    probe = replace(THERE, source=Cidr.parse("192.0.2.77"))
+    assert not bench.ask(frame_of(back(probe), flags=SYN | ACK), hook=Hook.LOCAL_IN)
+    assert bench.ask(frame_of(probe), hook=Hook.POST_ROUTING, function="polyplane_origin")
+    assert bench.ask(frame_of(back(probe), flags=SYN | ACK), hook=Hook.LOCAL_IN)
+    assert not bench.ask(frame_of(back(probe)), hook=Hook.LOCAL_IN), "the pod itself may open nothing"
+
+
+def test_counters_and_events(bench: Bench) -> None:
+    bench.bring(made(WEB, log=7))
+    before = bench.kernel.counters()
+    with Events(bench.kernel.descriptor("events"), SPECS["events"].entries) as events:
+        list(events.pending())
+        assert bench.ask(frame_of(THERE))
+        assert not bench.ask(frame_of(replace(THERE, port=81)))
+        logged, again, denied = events.pending()
+    after = bench.kernel.counters()
+    assert {rule: after[rule][0] - before.get(rule, (0, 0))[0] for rule in (1, 7, ISOLATION)} == {1: 1, 7: 2, ISOLATION: 1}
+    assert (logged.kind, again.kind, denied.kind) == (EventKind.LOG, EventKind.LOG, EventKind.DENY)
+    assert (denied.rule_id, denied.source, denied.destination, denied.port, denied.protocol) == (ISOLATION, CLIENT, SERVER, 81, 6)
+    assert denied.direction is Direction.INGRESS
+
+
+def test_events_are_limited(bench: Bench) -> None:
+    bench.bring(made())
+    with Events(bench.kernel.descriptor("events"), SPECS["events"].entries) as events:
+        for port in range(3000):
+            bench.ask(frame_of(replace(THERE, port=port)))
+        assert len(list(events.pending())) <= 1000 * (os.cpu_count() or 1) * 3
+
+
+def test_closing_connections_are_remembered_as_such(bench: Bench) -> None:
+    bench.bring(made(WEB))
+    assert bench.ask(frame_of(THERE))
+    assert bench.ask(frame_of(back(THERE), flags=FIN | ACK))
+    assert bench.ask(frame_of(THERE, flags=ACK))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    protocol=st.integers(0, 255),
+    family=st.sampled_from([4, 6]),
+    payload=st.binary(max_size=80),
+    cut=st.integers(34, 200),
+    flips=st.lists(st.tuples(st.integers(14, 80), st.integers(0, 255)), max_size=4),
+)
+def test_nothing_malformed_gets_in(  # noqa: PLR0917  # hypothesis gives them by name
+    one: Bench, protocol: int, family: int, payload: bytes, cut: int, flips: list[tuple[int, int]]
+) -> None:
+    """Whatever is done to a packet for an isolated pod, it stays outside, unless it is for somebody else by now or neighbour discovery."""
+    one.bring(made(WEB))
+    one.forget()
+    client, server = (CLIENT, SERVER) if family == 4 else (CLIENT6, SERVER6)
+    frame = bytearray(ethernet(family) + network(client, server, protocol, payload))
+    for at, value in flips:
+        if at < len(frame):
+            frame[at] = value
+    frame = frame[: max(cut, 34 if family == 4 else 54)]
+    target = bytes(frame[30:34]) if family == 4 else bytes(frame[38:54])
+    for_server = target == server.address.to_bytes(4 if family == 4 else 16, "big")
+    source = bytes(frame[26:30]) if family == 4 else bytes(frame[22:38])
+    known = source in {
+        address.address.to_bytes(len(source), "big") for address in (SERVER, SERVER6, NODE) if len(source) * 8 == address.bits
+    }
+    if one.ask(bytes(frame)) and for_server and not known:
+        assert _may_pass(bytes(frame), family), bytes(frame).hex()
+
+
+def _may_pass(frame: bytes, family: int) -> bool:
+    """TCP to port 80, or neighbour discovery, read by simpler means."""
+    if family == 4:
+        start, protocol = 14 + (frame[14] & 15) * 4, frame[23]
+    else:
+        start, protocol = 54, frame[20]
+        for _ in range(8):
+            if protocol not in {0, 43, 44, 51, 60, 135, 139, 140} or start + 2 > len(frame):
+                break
+            length = 8 if protocol == 44 else (frame[start + 1] + 2) * 4 if protocol == 51 else (frame[start + 1] + 1) * 8
+            protocol, start = frame[start], start + length
+    if protocol == 58:
+        return start < len(frame) and 133 <= frame[start] <= 137
+    return protocol == 6 and frame[start + 2 : start + 4] == b"\0\x50"
+
+
+def test_the_bench_itself_makes_sound_packets() -> None:
+    assert transport(THERE)[:4] == struct.pack("!HH", 40000, 80)
+    assert frame_of(THERE)[:14] == ethernet(4)

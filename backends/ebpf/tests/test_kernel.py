@@ -1,0 +1,241 @@
+"""The backend in a network namespace of its own: what it leaves, what it finds again, what it never touches."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+from pyroute2 import IPRoute
+from test_connections import DNS, ECHO, WEB, made
+
+from polyplane.errors import ApplyError, BackendUnavailable, ConfigError
+from polyplane.ir.cidr import Cidr
+from polyplane.ir.delta import Delta
+from polyplane.ir.program import EMPTY, DenyAction, EndpointId, Match, Options, PortRange, Program
+from polyplane.reconcile.diff import diff
+from polyplane_ebpf import detect, namespace, syscall
+from polyplane_ebpf.__main__ import main
+from polyplane_ebpf.answers import _filters
+from polyplane_ebpf.backend import EbpfBackend
+from polyplane_ebpf.kernel import explain
+from polyplane_ebpf.options import EbpfOptions
+from polyplane_ebpf.syscall import AttachType, ProgramType, Refused
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs and make namespaces")
+
+PINS: Final = Path("/sys/fs/bpf/polyplane")
+SMALL: Final = {"max_rows": 4096, "max_hosts": 4096, "max_prefixes": 4096, "max_connections": 4096, "max_counters": 1024, "max_paths": 1024}
+REJECT: Final = Options(deny_action=DenyAction.REJECT)
+#: r0 = -1; exit: whoever else is there decides.
+BYSTANDER: Final = bytes.fromhex("b7000000ffffffff9500000000000000")
+
+
+@pytest.fixture
+def node() -> Iterator[str]:
+    name = f"pp-ebpf-{uuid.uuid4().hex[:8]}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        for link in ("veth-c", "veth-s"):
+            subprocess.run(["ip", "-n", name, "link", "add", link, "type", "veth", "peer", "name", f"{link}-in"], check=True)
+        yield name
+    finally:
+        backend(name).polyplane_teardown()
+        subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+def backend(node: str, **options: object) -> EbpfBackend:
+    return EbpfBackend({**SMALL, "netns": f"/run/netns/{node}", **options})
+
+
+def wired(program: Program) -> Program:
+    names = {EndpointId("x/client"): "veth-c", EndpointId("x/server"): "veth-s"}
+    return replace(program, endpoints={name: replace(one, interface=names[name]) for name, one in program.endpoints.items()})
+
+
+def start(program: Program) -> Delta:
+    return diff(EMPTY, program)
+
+
+def directory(node: str) -> Path:
+    (found,) = PINS.glob(f"v*/ns-{Path('/run/netns', node).stat().st_ino}")
+    return found
+
+
+def test_a_restart_changes_nothing(node: str) -> None:
+    program = wired(made(WEB, ECHO))
+    first = backend(node).polyplane_apply(start(program))
+    assert first.detail["links"] == 6
+    assert first.operations > 10
+    again = backend(node)
+    assert again.polyplane_apply(start(program)).operations == 0
+    assert again.polyplane_audit(program) == []
+    assert again.polyplane_apply(start(program)).operations == 0
+
+
+def test_a_delta_costs_what_it_changes(node: str) -> None:
+    program = wired(made(WEB))
+    held = backend(node)
+    held.polyplane_apply(start(program))
+    server = program.endpoints[EndpointId("x/server")]
+    more = replace(
+        program, endpoints={**program.endpoints, server.id: replace(server, addresses=(*server.addresses, Cidr.parse("fd00::9")))}
+    )
+    assert held.polyplane_apply(diff(program, more)).operations == 1
+    assert held.polyplane_audit(more) == []
+    assert held.polyplane_apply(diff(more, program)).operations == 1
+
+
+def test_a_restart_finds_what_it_has_to_change(node: str) -> None:
+    backend(node).polyplane_apply(start(wired(made(WEB))))
+    other = wired(made(DNS))
+    result = backend(node).polyplane_apply(start(other))
+    assert 0 < result.operations < 12
+    assert "links" not in result.detail
+    assert backend(node).polyplane_audit(other) == []
+
+
+def test_teardown_leaves_nothing_and_takes_nothing_else(node: str) -> None:
+    before = subprocess.run(["ip", "-n", node, "-d", "link"], check=True, capture_output=True, text=True).stdout
+    held = backend(node)
+    held.polyplane_apply(start(wired(made(WEB, options=REJECT))))
+    assert directory(node).is_dir()
+    assert held.polyplane_teardown().operations > 20
+    assert not list(PINS.glob(f"v*/ns-{Path('/run/netns', node).stat().st_ino}"))
+    assert subprocess.run(["ip", "-n", node, "-d", "link"], check=True, capture_output=True, text=True).stdout == before
+    assert held.polyplane_teardown().detail["pins"] == 0
+
+
+def test_what_an_older_version_left_is_replaced(node: str) -> None:
+    program = wired(made(WEB))
+    backend(node).polyplane_apply(start(program))
+    current = directory(node)
+    old = current.parents[1] / "v0" / current.name
+    old.mkdir(parents=True)
+    for pin in current.iterdir():  # links and maps as another layout would have them
+        pin.rename(old / pin.name)
+    current.rmdir()
+    held = backend(node)
+    assert held.polyplane_apply(start(program)).operations > 0
+    assert not old.exists()
+    assert held.polyplane_audit(program) == []
+
+
+def test_other_sizes_take_other_maps_without_a_gap(node: str) -> None:
+    program = wired(made(WEB))
+    backend(node).polyplane_apply(start(program))
+    larger = backend(node, max_rows=8192)
+    assert larger.polyplane_audit(program), "the audit sees it"
+    assert larger.polyplane_apply(start(program)).detail["links"] >= 6
+    assert larger.polyplane_audit(program) == []
+    assert larger.polyplane_apply(start(program)).operations == 0
+
+
+def test_an_interface_that_is_made_anew_is_found(node: str) -> None:
+    program = wired(made(WEB))
+    held = backend(node)
+    held.polyplane_apply(start(program))
+    subprocess.run(["ip", "-n", node, "link", "del", "veth-s"], check=True)
+    assert held.polyplane_audit(program)
+    held.polyplane_apply(start(program))
+    assert held.polyplane_audit(program) == [], "without an interface the pod is known by its address"
+    subprocess.run(["ip", "-n", node, "link", "add", "veth-s", "type", "veth", "peer", "name", "veth-s-in"], check=True)
+    assert [drift.found for drift in held.polyplane_audit(program)] == ["nothing"]
+    assert held.polyplane_apply(start(program)).operations == 1
+
+
+def test_what_does_not_fit_is_refused_before_anything_changes(node: str) -> None:
+    program = wired(made(WEB))
+    held = backend(node, max_rows=64)
+    held.polyplane_apply(start(program))
+    many = wired(made(*(Match(protocol=6, ports=(PortRange(port, port),)) for port in range(1, 200, 2))))
+    with pytest.raises(ApplyError, match="max_rows") as refused:
+        held.polyplane_apply(diff(program, many))
+    assert not refused.value.retryable
+    assert backend(node, max_rows=64).polyplane_audit(program) == []
+    assert held.polyplane_apply(start(program)).operations == 0
+    assert held.fill()["policy"] == (len(held._layout.content["policy"]), 64) if held._layout else False
+
+
+@pytest.mark.parametrize("attach", ["tcx", "clsact"])
+def test_answering_programs_come_and_go_beside_others(node: str, attach: str) -> None:
+    path = f"/run/netns/{node}"
+    number = namespace.interfaces(path)["veth-s"]
+    other = syscall.load_program(ProgramType.SCHED_CLS, BYSTANDER, name="bystander")
+    link = namespace.inside(path, lambda: syscall.link_tcx(other, number, AttachType.TCX_EGRESS))
+
+    def add_filter() -> None:
+        with IPRoute() as route:
+            route.tc("add", "clsact", number)
+            route.tc("add-filter", "bpf", number, fd=other, name="bystander", parent="ffff:fff3", direct_action=True, prio=3, handle=1)
+
+    namespace.inside(path, add_filter)
+    held = backend(node, attach=attach)
+    program, quiet = wired(made(WEB, options=REJECT)), wired(made(WEB))
+    assert held.polyplane_apply(start(program)).detail["answers"] == 4
+    assert held.polyplane_audit(program) == []
+    assert held.polyplane_apply(start(program)).operations == 0
+    filters = namespace.inside(path, lambda: _filters(number))
+    assert len(filters) == (2 if attach == "clsact" else 1)
+    subprocess.run(["ip", "-n", node, "link", "add", "late", "type", "veth", "peer", "name", "late-in"], check=True)
+    assert sorted(drift.subject for drift in held.polyplane_audit(program)) == ["answers on late", "answers on late-in"]
+    assert held.polyplane_apply(start(program)).operations == 2
+    assert backend(node, attach=attach).polyplane_apply(start(program)).operations == 0
+    held.polyplane_apply(diff(program, quiet))
+    assert held.polyplane_audit(quiet) == []
+    assert list(namespace.inside(path, lambda: _filters(number))) == [(3, 1)]
+    assert syscall.link_info(link).detail[0] == number
+    os.close(link)
+    os.close(other)
+
+
+def test_show_reads_the_kernel(node: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--netns", f"/run/netns/{node}", "show"]) == 1
+    backend(node).polyplane_apply(start(wired(made(WEB))))
+    for command, expected in (("show", "otherwise = deny rule 99"), ("fill", "owners 4 of"), ("counters", ""), ("forget", "")):
+        capsys.readouterr()
+        assert main(["--netns", f"/run/netns/{node}", command]) == 0
+        assert expected in capsys.readouterr().out
+
+
+def test_options_are_checked() -> None:
+    for options, said in (
+        ({"netns": "x"}, "absolute path"),
+        ({"atach": "tcx"}, "did you mean attach"),
+        ({"attach": "xdp"}, "none of auto, tcx, clsact"),
+        ({"max_rows": 0}, "not a number from 1"),
+        ({"priority": 100}, "from -99 to 99"),
+        ({"instance": "../x"}, "no usable name"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            EbpfBackend(options)
+
+
+def test_this_machine_says_what_it_can_do() -> None:
+    assert detect.missing(EbpfOptions()) == ()
+    told = dict(detect.details(EbpfOptions()))
+    assert {told[name] for name in ("netfilter link", "tcx", "lru", "lpm", "ringbuf", "btf")} == {"yes"}
+    assert set(told) >= {"kernel", "bytecode"}
+
+
+def test_the_verifiers_log_becomes_one_sentence() -> None:
+    with pytest.raises(Refused) as refused:
+        syscall.load_program(ProgramType.SCHED_CLS, bytes.fromhex("9500000000000000"), name="bad")
+    sentence = explain("bad", refused.value)
+    assert "R0 !read_ok" in sentence
+    assert "\n" not in sentence
+
+
+def test_without_types_of_the_kernel_the_remedy_is_told(tmp_path: Path) -> None:
+    from polyplane_ebpf.btf import read_types
+
+    with pytest.raises(BackendUnavailable, match="CONFIG_DEBUG_INFO_BTF"):
+        read_types((), (), tmp_path / "none")
+    (tmp_path / "bad").write_bytes(bytes(64))
+    with pytest.raises(BackendUnavailable, match="not in BTF format"):
+        read_types((), (), tmp_path / "bad")
