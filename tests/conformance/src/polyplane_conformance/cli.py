@@ -140,6 +140,7 @@ def run(
         str, typer.Option(help="Netns tier: give objects to the core straight (direct), or by an API server (kubernetes).")
     ] = "direct",
     gaps: Annotated[Path | None, typer.Option(help="The backend's gaps, if not in its conformance.toml.")] = None,
+    pcap: Annotated[Path | None, typer.Option(help="Record the packets of each scenario on the node in this folder.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show how both sides of each disagreement came about.")] = False,
 ) -> None:
     """Run the suite; the exit status is 0 only if something was checked and nothing disagrees."""
@@ -165,6 +166,7 @@ def run(
         ("gaps", gaps),
         ("file", file),
         ("seed", seed),
+        ("pcap", pcap),
     ):
         if value is not None:
             arguments += [f"--polyplane-{name}", str(value.resolve() if isinstance(value, Path) else value)]
@@ -186,7 +188,12 @@ def _show(report: Report, broken: list[str], *, explain: bool) -> None:
     for entry in (entry for entry in report.entries if entry.status == "failed"):
         _out.print(f"\n[bold red]{entry.tier} {entry.backend} {entry.name}[/]", highlight=False)
         lines = [line for line in entry.detail.splitlines() if explain or not line.startswith("    ")]
-        _out.print("\n".join(lines if explain else lines[:12]), markup=False, highlight=False)
+        again = [line for line in lines if line.startswith("again: ")]
+        _out.print(
+            "\n".join(lines if explain else [*lines[:12], *(line for line in again if line not in lines[:12])]),
+            markup=False,
+            highlight=False,
+        )
     reasons = {(entry.name, entry.detail) for entry in report.entries if entry.status in ("skipped", "gap") and entry.detail}
     for reason in sorted({reason for _, reason in reasons}):
         names = sorted(name for name, other in reasons if other == reason)

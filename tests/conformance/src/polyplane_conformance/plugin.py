@@ -75,6 +75,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="netns tier: give the cluster's objects to the core straight, or by an API server and the source that follows it",
     )
     group.addoption("--polyplane-update-golden", action="store_true", help="write the golden files instead of comparing with them")
+    group.addoption("--polyplane-pcap", type=Path, metavar="DIR", help="record the packets of each scenario on the node (needs tcpdump)")
     group.addoption("--polyplane-report", type=Path, metavar="FILE", help="write a report, YAML or (.json) JSON")
     parser.addini(
         "polyplane_options", "options for the backends on trial, KEY=VALUE; --polyplane-option adds to them", type="args", default=[]
@@ -265,7 +266,7 @@ def judge(request: pytest.FixtureRequest) -> Judge:
             gap = backend.gaps.find(name_of(item), item.get_closest_marker("tier").args[0])
         if gap is None:
             if not outcome.passed:
-                pytest.fail(outcome.explain(), pytrace=False)
+                pytest.fail(f"{outcome.explain()}\nagain: {_again(item)}", pytrace=False)
             return
         item.stash[_GAP] = gap
         leaks = [disagreement for disagreement in outcome.disagreements if disagreement.leak]
@@ -276,6 +277,18 @@ def judge(request: pytest.FixtureRequest) -> Judge:
         pytest.skip(f"{gap.kind}: {gap.reason}")
 
     return verdict
+
+
+def _again(item: pytest.Item) -> str:
+    """Return the command that plays only this."""
+    config, arguments, marker = item.config, _arguments(item), item.get_closest_marker("tier")
+    parts = ["polyplane-conformance run", f"--tier {marker.args[0]}" if marker is not None else "", f"--scenario '{name_of(item)}'"]
+    if isinstance(backend := arguments.get("backend"), Backend):
+        parts += [f"--backend {backend}", *(f"--option {key}={value}" for key, value in backend.options.items())]
+    parts += [f"--{name} {value}" for name in ("file", "corpus") if (value := config.getoption(f"--polyplane-{name}")) is not None]
+    if "generated" in arguments:
+        parts.append(f"--generated --seed {config.getoption('--polyplane-seed')}")
+    return " ".join(filter(None, parts))
 
 
 @pytest.fixture(scope="session")
@@ -313,7 +326,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         outcome = item.stash.get(_OUTCOME, Outcome())
         detail = ""
         if result.failed:
-            detail = outcome.explain() or result.longreprtext
+            explained = outcome.explain()
+            detail = f"{explained}\nagain: {_again(item)}" if explained else result.longreprtext
         elif result.skipped and isinstance(result.longrepr, tuple):
             detail = result.longrepr[2]
         backend, subject = _arguments(item).get("backend"), _subject(item)

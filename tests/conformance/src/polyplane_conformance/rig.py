@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Final
 
 from polyplane.hookspecs import Applied
@@ -18,6 +19,7 @@ from polyplane_conformance.actions import Action, AddPod, PodSpec, Restart
 from polyplane_conformance.cast import NODE, NODE_ACTOR, OUTSIDE, PODS, REMOTE_NODE, REMOTE_NODE_ACTOR, UNDERSTUDIES, plan
 from polyplane_conformance.control import PROTOCOLS, ControlPlane, writes_of
 from polyplane_conformance.delivery import make_delivery
+from polyplane_conformance.evidence import evidence
 from polyplane_conformance.expectation import Expectation, Pair, Service
 from polyplane_conformance.plugin import Backend
 from polyplane_conformance.probe.model import Outcome as ProbeOutcome
@@ -173,7 +175,14 @@ class Rig:
                     expected={pair: expectation.cells[pair] for pair in sound},
                     found={pair: result.allowed for pair, result in sound.items()},
                     judge="written",
-                    trails={pair: (f"packets: {result.detail or result.outcome}",) for pair, result in sound.items()},
+                    trails={
+                        pair: (
+                            f"packets: {result.detail or result.outcome}",
+                            *evidence(world, self.dataplane, self.program, (pair, service, family)),
+                        )
+                        for pair, result in sound.items()
+                        if result.allowed is not expectation.cells[pair]
+                    },
                 )
 
     def prove(self, world: World, scenario: Scenario, outcome: Outcome) -> None:
@@ -202,8 +211,15 @@ class Rig:
                 )
 
 
-def play(rig: Rig, scenario: Scenario) -> Outcome:
-    """Play a scenario with packets: baseline, steps, and after each step that applying again changes nothing."""
+def play(rig: Rig, scenario: Scenario, *, record: Path | None = None) -> Outcome:
+    """Play a scenario with packets: baseline, steps, and after each step that applying again changes nothing.
+
+    :param record: folder to write a pcap file of all packets on the node into
+    """
+    if record is not None:
+        record.mkdir(parents=True, exist_ok=True)
+        with rig.sandbox.capture(NODE, record / f"{scenario.name.replace('/', '-')}-{rig.backend}.pcap"):
+            return play(rig, scenario)
     outcome = Outcome()
     world = rig.begin(scenario)
     rig.prove(world, scenario, outcome)

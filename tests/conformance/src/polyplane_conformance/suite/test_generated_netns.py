@@ -13,6 +13,7 @@ from polyplane_conformance.scenario import Scenario
 pytestmark = [pytest.mark.tier("netns"), pytest.mark.netns]
 
 
-def test_generated(backend: Backend, generated: Scenario, rigs: Rigs, judge: Judge) -> None:
+def test_generated(backend: Backend, generated: Scenario, rigs: Rigs, judge: Judge, pytestconfig: pytest.Config) -> None:
     """What the oracle says is what packets meet."""
-    judge(play(rigs.get(topology_of(generated), backend), foresee(generated, ACTORS)))
+    record = pytestconfig.getoption("--polyplane-pcap")
+    judge(play(rigs.get(topology_of(generated), backend), foresee(generated, ACTORS), record=record))

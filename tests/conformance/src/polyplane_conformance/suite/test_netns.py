@@ -11,6 +11,6 @@ from polyplane_conformance.scenario import Scenario
 pytestmark = [pytest.mark.tier("netns"), pytest.mark.netns]
 
 
-def test_scenario(backend: Backend, scenario: Scenario, rigs: Rigs, judge: Judge) -> None:
+def test_scenario(backend: Backend, scenario: Scenario, rigs: Rigs, judge: Judge, pytestconfig: pytest.Config) -> None:
     """What is written is what packets meet."""
-    judge(play(rigs.get(topology_of(scenario), backend), scenario))
+    judge(play(rigs.get(topology_of(scenario), backend), scenario, record=pytestconfig.getoption("--polyplane-pcap")))

@@ -1,0 +1,48 @@
+"""`evidence`: what a person needs who has to explain one wrong cell: how oracle and program decided, and the native rules involved."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from polyplane.ir.program import Program
+from polyplane.plugins import Dataplane
+from polyplane.reconcile.diff import diff
+from polyplane_conformance.cast import NODE
+from polyplane_conformance.control import decide, trail_of
+from polyplane_conformance.expectation import Pair, Service
+from polyplane_conformance.model import ask
+from polyplane_conformance.oracle import Oracle
+from polyplane_conformance.world import World
+
+#: Native statements shown at most.
+MOST: Final = 12
+#: Names made of a digest, by which native statements refer to each other.
+_DIGEST: Final = re.compile(r"\b\w*?[0-9a-f]{8,}\w*\b")
+
+
+def evidence(world: World, dataplane: Dataplane, program: Program, cell: tuple[Pair, Service, int]) -> tuple[str, ...]:
+    """Return the lines, each with its witness in front: ``oracle``, ``evaluate``, ``native``."""
+    pair, service, family = cell
+    answer = ask(Oracle(world.objects.values()), world, pair, service, family)
+    said = decide(world, {NODE: program}, pair, service, family)
+    addresses = [world.addresses(actor)[family] for actor in pair]
+    text = dataplane.render(diff(Program(), program))
+    return (
+        *(f"oracle: {line}" for line in answer.trail),
+        *(f"evaluate: {line}" for line in trail_of(said)),
+        *(f"native: {line}" for line in involved(text, addresses)),
+    )
+
+
+def involved(text: str, addresses: list[str]) -> Iterator[str]:
+    """Yield the native statements that name one of the addresses, then those that these refer to; not more than `MOST`."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    whole = re.compile(rf"(?<![\w.:])(?:{'|'.join(map(re.escape, addresses))})(?![\w.:]*\w)")
+    first = [line for line in lines if whole.search(line)]
+    names = {name for line in first for name in _DIGEST.findall(line)}
+    second = [line for line in lines if line not in first and names.intersection(_DIGEST.findall(line))]
+    yield from (first + second)[:MOST]
+    if (more := len(first) + len(second) - MOST) > 0:
+        yield f"… and {more} more"
