@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -280,3 +281,31 @@ def test_counters_are_kept_by_rule_id(namespace: Namespace, backend: IptablesBac
     ids |= {tier.isolation.id for each in web().endpoints.values() for tier in each.ingress if tier.isolation}
     assert {count.rule_id for count in backend.polyplane_counters()} == ids
     assert all(count.packets == 0 for count in backend.polyplane_counters())
+
+
+def test_somebody_who_will_not_stop(namespace: Namespace, backend: IptablesBackend) -> None:
+    """Another process flushes, inserts and deletes all the while: each apply ends, refused or done, and the last one heals."""
+    other = replace(web(), options=examples()["keep-and-reject"].options)
+    script = (
+        f'for turn in $(seq 40); do for program in iptables ip6tables; do run="$program-{namespace.variant} -w 2"; $run -F FORWARD;'
+        " $run -I FORWARD -j ACCEPT; $run -F polyplane-to; $run -I polyplane-forward -j RETURN; done; ipset flush; done; true"
+    )
+    bully = subprocess.Popen(
+        ["ip", "netns", "exec", namespace.name, "sh", "-c", script],
+        env={**os.environ, "XTABLES_LOCKFILE": namespace.lock_file},
+        stderr=subprocess.DEVNULL,
+    )
+    last, turns = EMPTY, 0
+    while bully.poll() is None or not turns:
+        target = other if last is not other else web()
+        try:
+            backend.polyplane_apply(diff(last, target))
+        except ApplyError:
+            last = EMPTY
+        else:
+            last = target
+        turns += 1
+    backend.polyplane_apply(diff(EMPTY, web()))
+    assert backend.polyplane_audit(web()) == ()
+    for family in (4, 6):
+        assert namespace.iptables("-S", "FORWARD", "1", family=family).split()[-1] == "polyplane-forward"

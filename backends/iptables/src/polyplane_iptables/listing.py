@@ -174,7 +174,7 @@ def canonical(rule: str) -> tuple[tuple[str, ...], ...]:
 def _option(option: tuple[str, ...]) -> tuple[str, ...]:
     match option:
         case (*head, "-p" as name, protocol):
-            return (*head, name, _protocol(protocol))
+            return (*head, name, protocol_number(protocol))
         case (*head, "-s" | "-d" as name, address):
             return (*head, name, _address(address))
         case (*head, "--ctstate" as name, states):
@@ -185,7 +185,8 @@ def _option(option: tuple[str, ...]) -> tuple[str, ...]:
             return option
 
 
-def _protocol(name: str) -> str:
+def protocol_number(name: str) -> str:
+    """Return a protocol's number as text, the name itself where nobody knows it."""
     if name.isdecimal():
         return name
     known = {"icmpv6": "58", "ipv6-icmp": "58", "icmp": "1", "tcp": "6", "udp": "17", "sctp": "132"}
