@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_connections import DNS, ECHO, WEB, made
+from ebpf_cases import DNS, ECHO, WEB, made
 
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.program import EMPTY, DenyAction, EndpointId, Established, Match, Options, PortRange, Program

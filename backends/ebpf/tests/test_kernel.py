@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from ebpf_cases import DNS, ECHO, SMALL, WEB, made, start
 from pyroute2 import IPRoute
-from test_connections import DNS, ECHO, WEB, made
 
 from polyplane.errors import ApplyError, BackendUnavailable, ConfigError
 from polyplane.ir.cidr import Cidr
-from polyplane.ir.delta import Delta
-from polyplane.ir.program import EMPTY, DenyAction, EndpointId, Match, Options, PortRange, Program
+from polyplane.ir.program import DenyAction, EndpointId, Match, Options, PortRange, Program
 from polyplane.reconcile.diff import diff
 from polyplane_ebpf import detect, namespace, syscall
 from polyplane_ebpf.__main__ import main
@@ -30,7 +29,6 @@ from polyplane_ebpf.syscall import AttachType, ProgramType, Refused
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs and make namespaces")
 
 PINS: Final = Path("/sys/fs/bpf/polyplane")
-SMALL: Final = {"max_rows": 4096, "max_hosts": 4096, "max_prefixes": 4096, "max_connections": 4096, "max_counters": 1024, "max_paths": 1024}
 REJECT: Final = Options(deny_action=DenyAction.REJECT)
 #: r0 = -1; exit: whoever else is there decides.
 BYSTANDER: Final = bytes.fromhex("b7000000ffffffff9500000000000000")
@@ -56,10 +54,6 @@ def backend(node: str, **options: object) -> EbpfBackend:
 def wired(program: Program) -> Program:
     names = {EndpointId("x/client"): "veth-c", EndpointId("x/server"): "veth-s"}
     return replace(program, endpoints={name: replace(one, interface=names[name]) for name, one in program.endpoints.items()})
-
-
-def start(program: Program) -> Delta:
-    return diff(EMPTY, program)
 
 
 def directory(node: str) -> Path:

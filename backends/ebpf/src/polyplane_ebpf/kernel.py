@@ -210,22 +210,27 @@ class Kernel:
         syscall.delete_batch(self._maps["notes"], stale)
 
     def inherit(self) -> None:
-        """Copy the connections that an older set of maps knows, so that none is cut when another set takes over."""
-        spec = SPECS["connections"]
-        try:
-            old = syscall.open_pinned(str(self.place.directory / owned.map_pin("connections")))
-        except OSError:
-            return
-        try:
-            info = syscall.map_info(old)
-            if (info.kind, info.key, info.value) == (spec.type, spec.key, spec.value):
+        """Copy the connections that older sets of maps know, so that none is cut when another set takes over.
+
+        Each is asked about anew: the generation they come with is none of ours.
+        """
+        spec, no_generation = SPECS["connections"], b"\xff" * 8
+        for directory in (self.place.directory, *self.place.others()):
+            try:
+                old = syscall.open_pinned(str(directory / owned.map_pin("connections")))
+            except OSError:
+                continue
+            try:
+                info = syscall.map_info(old)
+                if (info.kind, info.key, info.value) != (spec.type, spec.key, spec.value):
+                    continue
                 known = syscall.entries_of(old, key=spec.key, value=spec.value, trie=False)
-                keys = list(known)
-                for at in range(0, len(keys), _BATCH):
-                    part = keys[at : at + _BATCH]
-                    syscall.update_batch(self._maps["connections"], part, [known[key] for key in part])
-        finally:
-            os.close(old)
+            finally:
+                os.close(old)
+            keys = list(known)
+            for at in range(0, len(keys), _BATCH):
+                part = keys[at : at + _BATCH]
+                syscall.update_batch(self._maps["connections"], part, [no_generation + known[key][8:] for key in part])
 
     # --- programs and links --------------------------------------------------------------------------------------------
 
@@ -285,6 +290,7 @@ class Kernel:
                 os.close(descriptor)
         gone = 0
         if self._fresh:
+            self.inherit()  # those that have been opened since, before the new links were there
             gone += owned.remove(self.place.directory)
             directory.rename(self.place.directory)
             self._fresh = False
