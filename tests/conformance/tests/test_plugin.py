@@ -68,3 +68,17 @@ def test_the_command_says_by_its_status_what_it_found(tmp_path: Path, arguments:
     assert done.returncode == code, done.stdout + done.stderr
     if code == 0:
         assert done.stdout.splitlines()[-1].startswith("2 passed, 0 failed")
+
+
+def test_several_processes_find_together_what_one_finds(tmp_path: Path) -> None:
+    found = []
+    for jobs in (1, 3):
+        report = tmp_path / f"{jobs}.json"
+        command = "from polyplane_conformance.cli import main; main()"
+        some = ("--tier", "model", "--scenario", "union/*", "--jobs", str(jobs), "--report", str(report))
+        done = subprocess.run([sys.executable, "-c", command, "run", *some], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        results = json.loads(report.read_text(encoding="utf-8"))["results"]
+        found.append(sorted((entry["tier"], entry["name"], entry["status"], entry["cells"]) for entry in results))
+    assert found[0] == found[1]
+    assert found[0]

@@ -25,6 +25,7 @@ from polyplane_conformance.expectation import Service, print_table
 from polyplane_conformance.foresee import print_scenario
 from polyplane_conformance.gaps import load_gaps
 from polyplane_conformance.generate import choose, generate
+from polyplane_conformance.jobs import run_jobs
 from polyplane_conformance.matrix import NoReport, read_report, to_html, to_junit, to_markdown
 from polyplane_conformance.model import explain_cell
 from polyplane_conformance.plugin import REPORT, Backend
@@ -141,6 +142,7 @@ def run(
     ] = "direct",
     gaps: Annotated[Path | None, typer.Option(help="The backend's gaps, if not in its conformance.toml.")] = None,
     pcap: Annotated[Path | None, typer.Option(help="Record the packets of each scenario on the node in this folder.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Run in so many processes, each with sandboxes of its own.")] = 1,
     explain: Annotated[bool, typer.Option("--explain", help="Show how both sides of each disagreement came about.")] = False,
 ) -> None:
     """Run the suite; the exit status is 0 only if something was checked and nothing disagrees."""
@@ -154,14 +156,13 @@ def run(
         raise typer.Exit(2) from error
     arguments = [
         *("--pyargs", "polyplane_conformance.suite", "-c", os.devnull, "--import-mode=importlib"),
-        *("-p", "no:cacheprovider", "-p", "no:terminal", "-p", "no:hypothesispytest"),
+        *("-p", "no:cacheprovider", "-p", "no:hypothesispytest"),
         *("--polyplane-backend", backend),
         *("--polyplane-source", source),
     ]
     for name, value in (
         ("scenario", scenario),
         ("corpus", corpus),
-        ("report", report),
         ("golden", golden),
         ("gaps", gaps),
         ("file", file),
@@ -174,9 +175,18 @@ def run(
     arguments += [part for text in option or [] for part in ("--polyplane-option", text)]
     arguments += [part for text in tag or [] for part in ("--polyplane-tag", text)]
     arguments += [part for one in tier or [] for part in ("--polyplane-tier", one.value)]
+    if jobs > 1:
+        with tempfile.TemporaryDirectory() as folder, _err.status(f"running in {jobs} processes"):
+            together, broken = run_jobs([*arguments, "-q"], jobs, Path(folder))
+        if report is not None:
+            together.write(report)
+        _show(together, broken, explain=explain)
+        raise typer.Exit(1 if broken else together.exit_code)
     progress = _Progress()
     with tempfile.TemporaryDirectory() as nowhere, contextlib.redirect_stdout(sys.stderr):
-        code = pytest.main([*arguments, "--rootdir", nowhere], plugins=[progress])
+        code = pytest.main([*arguments, "-p", "no:terminal", "--rootdir", nowhere], plugins=[progress])
+    if report is not None:
+        progress.report.write(report)
     _show(progress.report, progress.broken, explain=explain)
     raise typer.Exit(1 if progress.broken or code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) else progress.report.exit_code)
 

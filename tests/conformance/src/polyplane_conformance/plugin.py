@@ -75,6 +75,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="netns tier: give the cluster's objects to the core straight, or by an API server and the source that follows it",
     )
     group.addoption("--polyplane-update-golden", action="store_true", help="write the golden files instead of comparing with them")
+    group.addoption(
+        "--polyplane-shard", metavar="I/N", help="only the I-th of N parts, of tests that can share a sandbox as far as possible"
+    )
     group.addoption("--polyplane-pcap", type=Path, metavar="DIR", help="record the packets of each scenario on the node (needs tcpdump)")
     group.addoption("--polyplane-report", type=Path, metavar="FILE", help="write a report, YAML or (.json) JSON")
     parser.addini(
@@ -193,6 +196,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in dropped]
     places: dict[str, int] = {}
     items.sort(key=lambda item: _place_of(item, places))
+    if (shard := config.getoption("--polyplane-shard")) is not None:
+        part, _, parts = shard.partition("/")
+        first, last = ((int(part) - 1 + one) * len(items) // int(parts) for one in (0, 1))
+        config.hook.pytest_deselected(items=[*items[:first], *items[last:]])
+        items[:] = items[first:last]
     for backend in {str(one): one for item in items if isinstance(one := _arguments(item).get("backend"), Backend)}.values():
         _check_gaps(config, backend)
     for item in items:

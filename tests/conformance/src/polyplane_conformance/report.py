@@ -56,6 +56,11 @@ class Report:
 
     entries: list[Entry] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Report:
+        """Read what `to_data` returned."""
+        return cls([Entry(**{**entry, "features": tuple(entry.get("features", ()))}) for entry in data["results"]])
+
     @property
     def summary(self) -> str:
         """One line: how many passed, failed, were skipped."""
