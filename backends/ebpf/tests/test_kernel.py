@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -70,6 +71,18 @@ def test_a_restart_changes_nothing(node: str) -> None:
     assert again.polyplane_apply(start(program)).operations == 0
     assert again.polyplane_audit(program) == []
     assert again.polyplane_apply(start(program)).operations == 0
+
+
+def test_counters_of_rules_that_are_gone_make_room(node: str) -> None:
+    program = wired(made(WEB))
+    held = backend(node)
+    held.polyplane_apply(start(program))
+    counters = held._kernel.descriptor("counters")
+    for rule in (1, 12345):
+        syscall.update(counters, rule.to_bytes(4, sys.byteorder), bytes(16 * syscall.possible_processors()))
+    assert [count.rule_id for count in held.polyplane_counters()] == [1, 12345]
+    backend(node).polyplane_apply(start(program))
+    assert [count.rule_id for count in held.polyplane_counters()] == [1]
 
 
 def test_a_delta_costs_what_it_changes(node: str) -> None:

@@ -11,7 +11,7 @@ from polyplane.errors import ApplyError
 from polyplane.hookspecs import Applied, Drift, RuleCount, hookimpl
 from polyplane.ir.delta import Delta
 from polyplane.ir.features import Capabilities, Feature
-from polyplane.ir.program import EMPTY, Program
+from polyplane.ir.program import EMPTY, Direction, Program
 from polyplane_ebpf import detect, namespace
 from polyplane_ebpf.answers import Answers
 from polyplane_ebpf.changes import Changes, difference
@@ -136,7 +136,9 @@ class EbpfBackend:
             # each endpoint goes over to them together with its stack.
             layout = Layout.of(whole(program), events=self._options.events, view=1 - view)
             changes = difference(found, self._native(layout))
-        return layout, self._apply_stages(layout, (changes,), found)
+        result = self._apply_stages(layout, (changes,), found)
+        self._kernel.keep_counters(_rules_of(program))
+        return layout, result
 
     def _apply_stages(
         self, layout: Layout, stages: tuple[Changes, ...], found: Mapping[str, Mapping[bytes, bytes]] | None = None
@@ -192,6 +194,12 @@ class EbpfBackend:
                 option = SPECS[name].option
                 remedy = f"raise [backend.ebpf] {option}" if option else "this is more than polyplane-ebpf is made for"
                 raise ApplyError(f"map {name} has room for {room} entries and {need} are needed; {remedy}", backend=NAME, retryable=False)
+
+
+def _rules_of(program: Program) -> frozenset[int]:
+    tiers = (tier for endpoint in program.endpoints.values() for direction in Direction for tier in endpoint.stack(direction))
+    isolations = {tier.isolation.id for tier in tiers if tier.isolation is not None}
+    return frozenset(rule.id for policy in program.policies.values() for rule in policy.rules) | isolations
 
 
 def _view_of(found: Mapping[str, Mapping[bytes, bytes]]) -> int:

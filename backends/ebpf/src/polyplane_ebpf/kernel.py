@@ -188,6 +188,12 @@ class Kernel:
             found[int.from_bytes(key, sys.byteorder)] = (sum(numbers[::2]), sum(numbers[1::2]))
         return found
 
+    def keep_counters(self, rules: frozenset[int]) -> None:
+        """Remove the counters of all other rules, so that there is room for new ones."""
+        spec, descriptor = SPECS["counters"], self._maps["counters"]
+        gone = [key for key in syscall.keys_of(descriptor, spec.key) if int.from_bytes(key, sys.byteorder) not in rules]
+        syscall.delete_batch(descriptor, gone)
+
     def answering(self) -> set[int]:
         """Return the numbers of the devices whose refused packets are let go to be answered."""
         spec = SPECS["answering"]

@@ -14,17 +14,17 @@ INLINE u8 family_of(u64 state)
     return *(u8 *)(state + PLACEHOLDER(OFFSET_NF_HOOK_STATE_PF)) == 2 ? 4 : 6;
 }
 
-/* A packet that is let go to be answered where it would leave (`polyplane_answer`), or such an answer coming back. Known by the
- * place in memory, which a packet keeps on its way through the node. A packet that is forwarded gets rid of what an earlier one
- * at that place has left. */
-INLINE int is_answer(u64 skb, const struct packet *packet)
+/* A packet that is let go to be answered where it would leave (`polyplane_answer`), or such an answer coming back, is known by its
+ * place in memory, which it keeps on its way through the node. Whatever an earlier packet at that place has left is removed here.
+ * Returns whether the note says that this is an answer of ours. */
+INLINE u8 take_note(u64 skb)
 {
     struct note *note = map_lookup(MAP(NOTES), &skb);
     if (!note)
         return 0;
-    u8 fits = note->kind == NOTE_ANSWER && time_now() - note->time < SECOND / 10 && (packet->resets || packet->error);
+    u8 answer = note->kind == NOTE_ANSWER && time_now() - note->time < SECOND / 10;
     map_delete(MAP(NOTES), &skb);
-    return fits;
+    return answer;
 }
 
 /* Returns the verdict on a denied packet: ALLOW if it will be answered instead. Only small packets: they leave in one piece. */
@@ -46,6 +46,7 @@ int polyplane_filter(struct netfilter *context)
     struct scratch *scratch = map_lookup(MAP(SCRATCH), &only);
     if (!config || !scratch)
         return ALLOW;
+    u8 answer = config->reject ? take_note(skb) : 0;
     struct packet *packet = &scratch->packet;
     struct flow *flow = &packet->flow;
     __builtin_memset(packet, 0, sizeof(*packet));
@@ -73,7 +74,7 @@ int polyplane_filter(struct netfilter *context)
     }
     if (packet->neighbour)
         return ALLOW;                            /* neighbour discovery */
-    if (config->reject && is_answer(skb, packet))
+    if (answer && (packet->resets || packet->error))
         return ALLOW;
     if (packet->error && is_related(&reader, scratch))
         return ALLOW;

@@ -107,7 +107,7 @@ int polyplane_answer(struct __sk_buff *skb)
     struct note *note = map_lookup(MAP(NOTES), &place);
     if (!note)
         return NEXT;
-    u8 refused = note->kind == NOTE_REFUSED;
+    u8 refused = note->kind == NOTE_REFUSED && time_now() - note->time < 5 * SECOND;
     map_delete(MAP(NOTES), &place);
     if (!refused || !skb->ingress_ifindex)
         return NEXT;                             /* an older packet's, of which nobody heard again */
