@@ -94,9 +94,12 @@ class Rig:
         self._proven: set[tuple[Pair, Service, int]] = set()
 
     def close(self) -> None:
-        """Remove the sandbox."""
+        """Remove what the backend made, some of which may outlive its node's namespace, and the sandbox."""
         self.delivery.close()
-        self.sandbox.close()
+        try:
+            self.dataplane.teardown()
+        finally:
+            self.sandbox.close()
 
     def load(self) -> Dataplane:
         """Make the backend anew, as a started agent would: with no memory."""
