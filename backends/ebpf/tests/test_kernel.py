@@ -19,7 +19,7 @@ from polyplane.errors import ApplyError, BackendUnavailable, ConfigError
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.program import DenyAction, EndpointId, Match, Options, PortRange, Program
 from polyplane.reconcile.diff import diff
-from polyplane_ebpf import detect, namespace, syscall
+from polyplane_ebpf import bytecode, detect, namespace, syscall
 from polyplane_ebpf.__main__ import main
 from polyplane_ebpf.answers import _filters
 from polyplane_ebpf.backend import EbpfBackend
@@ -141,6 +141,21 @@ def test_other_sizes_take_other_maps_without_a_gap(node: str) -> None:
     assert larger.polyplane_apply(start(program)).detail["links"] >= 6
     assert larger.polyplane_audit(program) == []
     assert larger.polyplane_apply(start(program)).operations == 0
+
+
+def test_other_instructions_take_over_the_same_maps(node: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = wired(made(WEB))
+    backend(node).polyplane_apply(start(program))
+    maps = {pin.name: pin.stat().st_ino for pin in directory(node).glob("map_*")}
+    before = bytecode.obtain("auto", Path("/nowhere"))
+    nothing = bytes.fromhex("0500000000000000")  # a jump to the next instruction
+    after = replace(before, functions={name: nothing + code for name, code in before.functions.items()})
+    monkeypatch.setattr(bytecode, "obtain", lambda *_: after)
+    held = backend(node)
+    assert held.polyplane_apply(start(program)).detail == {"links": 12}
+    assert held.polyplane_audit(program) == []
+    assert {pin.name: pin.stat().st_ino for pin in directory(node).glob("map_*")} == maps
+    assert {pin.name.rpartition("_")[2] for pin in directory(node).glob("link_*")} == {after.tag}
 
 
 def test_an_interface_that_is_made_anew_is_found(node: str) -> None:
