@@ -9,7 +9,7 @@ Each specification is a `typing.Protocol`: the same text serves pluggy, mypy and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -86,6 +86,7 @@ class Followed:
 
     ``objects`` counts the cluster's objects by kind; ``problems`` and ``unsupported`` are the current ones, all of them.
     ``arrivals`` are those of the batch that made ``program`` differ from the one before, none before the first sync.
+    ``policies`` are those that are in force, a live view: copy it to keep it.
     ``waited`` is how long the oldest event lay in the queue, ``seconds`` how long store and compiler took.
     """
 
@@ -98,6 +99,7 @@ class Followed:
     problems: Mapping[str, Problem]
     unsupported: Mapping[ObjectKey, tuple[str, ...]]
     arrivals: tuple[Arrival, ...] = ()
+    policies: Collection[ObjectKey] = ()
 
 
 class BackendHooks(Protocol):

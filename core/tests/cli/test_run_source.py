@@ -15,8 +15,8 @@ def test_a_kubeconfig_means_the_source_kubernetes() -> None:
         flags = source_flags(source, None, Path("k"))
         assert flags["source"] == "kubernetes"
         assert flags["source_options"] == {"kubernetes": {"kubeconfig": "k"}}
-        # Who writes Events asks the same server.
-        assert flags["observer_options"] == {"kubernetes-events": {"kubeconfig": "k"}}
+        # Who writes Events and status asks the same server.
+        assert flags["observer_options"] == {"kubernetes-events": {"kubeconfig": "k"}, "kubernetes-status": {"kubeconfig": "k"}}
 
 
 @pytest.mark.parametrize(("source", "directory"), [("manifests", None), (None, Path("d")), ("somewhere/else", None)])

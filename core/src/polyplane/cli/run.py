@@ -26,7 +26,8 @@ from polyplane.errors import ConfigError
 
 MANIFESTS = "manifests"
 KUBERNETES = "kubernetes"
-EVENTS = "kubernetes-events"
+#: Observers that talk to the same API server as the source.
+TALKERS = ("kubernetes-events", "kubernetes-status")
 
 
 def run(
@@ -82,7 +83,7 @@ def source_flags(source: str | None, directory: Path | None, kubeconfig: Path | 
         if directory is not None or source not in {None, KUBERNETES}:
             raise ConfigError(f"--kubeconfig is for the source {KUBERNETES}, not for {source or MANIFESTS}")
         here = {"kubeconfig": str(kubeconfig)}
-        return {"source": KUBERNETES, "source_options": {KUBERNETES: here}, "observer_options": {EVENTS: here}}
+        return {"source": KUBERNETES, "source_options": {KUBERNETES: here}, "observer_options": dict.fromkeys(TALKERS, here)}
     is_path = source is not None and ("/" in source or source in {".", ".."} or Path(source).is_dir())
     if is_path and directory is not None:
         raise ConfigError(f"--source {source} and --directory {directory} both name a directory; give one of them")

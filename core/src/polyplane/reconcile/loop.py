@@ -182,6 +182,7 @@ class Loop:
                 problems=self._reported_problems,
                 unsupported=self._reported_gaps,
                 arrivals=tuple(arrivals) if self._target is not before else (),
+                policies=self._store.policies.keys(),
             )
         )
 
