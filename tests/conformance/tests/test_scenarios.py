@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from polyplane_conformance.actions import ApplyClusterPolicy, ApplyPolicy
-from polyplane_conformance.cast import HOSTS, plan
+from polyplane_conformance.actions import AddPod, ApplyClusterPolicy, ApplyPolicy
+from polyplane_conformance.cast import HOSTS, NODE_ACTOR, plan
 from polyplane_conformance.expectation import print_table
 from polyplane_conformance.oracle import Connection, Oracle
 from polyplane_conformance.scenario import Scenario, ScenarioError, load_scenarios, read_scenarios
@@ -73,3 +73,13 @@ def test_there_is_a_scenario_for_every_topic() -> None:
 def test_a_broken_scenario_is_an_error_that_says_where(text: str, problem: str) -> None:
     with pytest.raises(ScenarioError, match=f"here.yaml: .*({problem})"):
         list(read_scenarios(text, where="here.yaml"))
+
+
+def test_a_pod_that_comes_back_has_addresses_of_its_own_again() -> None:
+    text = "{name: a/b, description: d, cast: [x/a], pods: {x/h: {host_network: true}}, steps: []}"
+    (scenario,) = read_scenarios(text, where="here.yaml")
+    world = World(scenario, plan(("x/a", "x/h")))
+    assert world.actor("x/h") == NODE_ACTOR
+    world.perform(AddPod(pod="x/h"))
+    assert world.actor("x/h") == "x/h"
+    assert world.objects["Pod", "x", "h"]["status"]["podIP"] == world.plan.of("x/h")[4]

@@ -213,6 +213,7 @@ class World:
 
     def _pod(self, pod: str, spec: PodSpec) -> Raw:
         namespace, name = _split(pod)
+        self.played_by.pop(pod, None)
         if spec.plays is not None:
             self.played_by[pod] = spec.plays
         node = {"local": NODE, "remote": REMOTE_NODE}.get(spec.node or "", spec.node)
