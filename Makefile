@@ -1,7 +1,7 @@
 # Thin on purpose: each target is one line of real work. `make setup` makes whatever is missing and is quick when nothing is.
 BACKEND ?= nftables
 EXAMPLE ?= examples/shop
-BACKENDS ?= memory nftables iptables ebpf
+BACKENDS ?= memory nftables iptables ebpf ovs
 SOURCE ?= direct
 BIN := .venv/bin
 SOURCES := core/src backends/*/src tests/conformance/src tools

@@ -61,7 +61,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for row in rows:
         milliseconds = float(str(row["cpu_seconds"])) * 1000
         terminalreporter.write_line(
-            f"{row['size']!s:24} {row['step']!s:44} {milliseconds:10.2f} {row['count'] if row['count'] is not None else '':>10}"
+            f"{row['size']!s:24} {row['step']!s:44} {milliseconds:10.3f} {row['count'] if row['count'] is not None else '':>10}"
         )
     RESULTS.mkdir(exist_ok=True)
     target = RESULTS / "operations.json"

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 from hypothesis import HealthCheck, given, settings
 from ir_programs import packets, programs
-from ovs_programs import IN, endpoint, examples, isolated, policy, program, rule, web, with_content_ids
+from ovs_programs import IN, address_set, endpoint, examples, isolated, policy, program, rule, web, with_content_ids
 from ovs_simulator import Switch
 
+from polyplane.ir.cidr import Cidr
 from polyplane.ir.evaluate import Packet, Verdict, evaluate
-from polyplane.ir.program import EMPTY, Action, Program, Tier
+from polyplane.ir.program import EMPTY, Action, PortRange, Program, Tier
 from polyplane.reconcile.diff import diff
 from polyplane_ovs.flows import difference
 from polyplane_ovs.layout import Layout
@@ -108,3 +109,15 @@ def test_a_log_is_counted_by_itself() -> None:
     flows = of(program(endpoint("a", "10.0.0.1", ingress=(Tier(name="admin", policies=(log.id,)),)), log)).book.flows
     cookies = {value.cookie & 0xFFFF_FFFF for value in flows.values()} - {0}
     assert cookies == {each.id for each in log.rules}
+
+
+def test_a_class_comes_before_the_ports_of_everybody() -> None:
+    """Friends may do everything, nobody else anything on TCP 80: a row of those in no class must not catch a friend."""
+    rules = policy(IN, rule("order", IN, 0, sets=("friends",)), rule("order", IN, 1, Action.DENY, protocol=6, ports=(PortRange(80, 80),)))
+    friends = address_set("friends", "10.0.0.2")
+    enforced = program(endpoint("a", "10.0.0.1", ingress=(Tier(name="admin", policies=(rules.id,)),)), rules, friends)
+    switch = Switch(of(enforced).book.flows)
+    for source, allowed in (("10.0.0.2", True), ("10.0.0.3", False)):
+        packet = Packet(source=Cidr.parse(source), destination=Cidr.parse("10.0.0.1"), protocol=6, port=80, source_port=9)
+        assert switch.forward(packet).allowed is allowed
+        assert switch.forward(replace(packet, port=81)).allowed

@@ -11,7 +11,7 @@ from polyplane.ir.program import Endpoint
 from polyplane_ovs import fields
 from polyplane_ovs.flows import Flow
 from polyplane_ovs.owned import Stage
-from polyplane_ovs.pipeline import DROP, UNTAGGED, Pipeline
+from polyplane_ovs.pipeline import DROP, EXEMPT, UNTAGGED, Pipeline
 from polyplane_ovs.ports import Attachment, link_local
 
 _NO_MAC: Final = "00:00:00:00:00:00"
@@ -21,6 +21,8 @@ _ROUTERS_ONLY: Final = (134, 137)
 _SOLICITATION: Final = 135
 _ADVERTISEMENT: Final = 136
 _ROUTER_SOLICITATION: Final = 133
+#: A codepoint of the pool for local use (RFC 2474, section 6) that nobody is known to use.
+_MARK: Final = 59
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +44,64 @@ class Place:
     egress: int
     ingress: int
     own: tuple[SelfDecision, ...] = ()
+    node_addresses: tuple[Cidr, ...] = ()
+    service_cidrs: tuple[Cidr, ...] = ()
 
 
 def endpoint_flows(pipeline: Pipeline, place: Place) -> Iterator[Flow]:
     """Yield the flows of an endpoint: what it may send, and which decisions apply to what comes from it and goes to it."""
     if place.attachment is not None:
         yield from _guard(pipeline, place.endpoint, place.attachment)
-    for cidr in place.endpoint.addresses:
-        yield from pipeline.reserved(cidr)
+        # an endpoint whose port nobody names goes by its addresses, from whatever workload's port they come
+        for cidr in place.endpoint.addresses:
+            yield from pipeline.reserved(cidr)
     yield from _near(pipeline, place)
     yield from _far(pipeline, place)
     for own in place.own:
         match = [*fields.address(fields.SOURCE, own.source), *fields.address(fields.DESTINATION, own.destination)[1:]]
         stacks = (fields.set_wide(fields.EGRESS_STACK, own.egress), fields.set_wide(fields.INGRESS_STACK, own.ingress))
         yield pipeline.flow(Stage.SELF, 10, match, (*stacks, pipeline.goto(Stage.EGRESS_CLASS)))
+    if any(own.egress or own.ingress for own in place.own):
+        yield from _through_services(pipeline, place)
+
+
+def _through_services(pipeline: Pipeline, place: Place) -> Iterator[Flow]:
+    """Yield what recognises an endpoint that calls itself through a service, where that is not always allowed.
+
+    The node gives such a packet its own address, for a pod drops packets from itself. So on its way to the service it gets a mark
+    in its DSCP, the only part that comes back unchanged; with the mark, the node's address means the endpoint itself.
+    """
+    if place.egress:
+        for cidr in place.service_cidrs:
+            match = (
+                *fields.wide(fields.EGRESS_STACK, place.egress),
+                *fields.address(fields.DESTINATION, cidr),
+                fields.flags(0, fields.REPLY),
+            )
+            actions = (f"set_field:{_MARK}->ip_dscp", pipeline.goto(Stage.INGRESS_CLASS))
+            yield pipeline.flow(Stage.EGRESS_CLASS, EXEMPT + 1, match, actions)
+    for own in place.own:
+        for node in place.node_addresses:
+            if own.source != own.destination or node.family != own.source.family:
+                continue
+            match = (
+                *fields.address(fields.SOURCE, node),
+                *fields.address(fields.DESTINATION, own.destination)[1:],
+                f"nw_tos={_MARK << 2}",
+                fields.flags(fields.TRUSTED, fields.TRUSTED | fields.REPLY),
+            )
+            yield pipeline.flow(
+                Stage.SELF,
+                20,
+                match,
+                (
+                    "set_field:0->ip_dscp",
+                    fields.set_address(fields.SOURCE, own.source),
+                    fields.set_wide(fields.EGRESS_STACK, own.egress),
+                    fields.set_wide(fields.INGRESS_STACK, own.ingress),
+                    pipeline.goto(Stage.EGRESS_CLASS),
+                ),
+            )
 
 
 def trusted_flow(pipeline: Pipeline, port: str) -> Flow:

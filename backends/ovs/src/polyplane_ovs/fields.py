@@ -94,6 +94,11 @@ def address(first: int, cidr: Cidr) -> list[str]:
     return tokens
 
 
+def set_address(first: int, cidr: Cidr) -> str:
+    """Return the action that writes an address to the registers that begin at ``first``."""
+    return f"set_field:{number(cidr.address)}->{f'reg{first}' if cidr.family == 4 else f'xxreg{first // 4}'}"
+
+
 def bit(flag: int) -> str:
     """Return a flag as a part of its register, for actions that write one bit."""
     return f"NXM_NX_REG{FLAGS}[{flag.bit_length() - 1}]"

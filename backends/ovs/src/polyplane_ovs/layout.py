@@ -31,6 +31,7 @@ class Layout:
     def __init__(self, options: OvsOptions) -> None:
         self.program: Program = EMPTY
         self.book: Final = Book()
+        self._options: Final = options
         self._pipeline: Final = Pipeline(options)
         self._claims: Final = Claims(options)
         self._program_options: Options | None = None
@@ -63,10 +64,12 @@ class Layout:
         if program.options != self._program_options:
             self._program_options = program.options
             self.book.put(_FRAME, self._pipeline.frame(program.options.established))
+        dirty: set[EndpointId] = set()
         if program.node_addresses != self._node_addresses:
             self._node_addresses = program.node_addresses
             self.book.put(_NODE, self._pipeline.node(sorted(program.node_addresses)))
-        dirty = {operation.endpoint.id for operation in delta.operations if isinstance(operation, PutEndpoint)}
+            dirty.update(self._own)
+        dirty |= {operation.endpoint.id for operation in delta.operations if isinstance(operation, PutEndpoint)}
         dirty |= {operation.id for operation in delta.operations if isinstance(operation, RemoveEndpoint)}
         self.program = program
         dirty |= self._claims.update(program.endpoints, sorted(dirty))
@@ -144,6 +147,8 @@ class Layout:
             egress=_number(stacks[Direction.EGRESS]),
             ingress=_number(stacks[Direction.INGRESS]),
             own=tuple(self._self_decisions(endpoint, stacks)),
+            node_addresses=tuple(sorted(self._node_addresses)),
+            service_cidrs=self._options.service_cidrs,
         )
 
     def _stack(self, direction: Direction, endpoint_id: EndpointId) -> StackTables | None:
@@ -153,7 +158,7 @@ class Layout:
 
     def _self_decisions(self, endpoint: Endpoint, stacks: Mapping[Direction, StackTables | None]) -> Iterator[SelfDecision]:
         """Yield what differs for traffic from the endpoint to itself, for each pair of its addresses."""
-        if all(stack is None or stack.to_self is stack for stack in stacks.values()):
+        if all(stack is None for stack in stacks.values()):
             return
         self._own_cidrs[endpoint.id] = endpoint.addresses
         held = self._own[endpoint.id] = []

@@ -8,8 +8,8 @@ nothing else.
 from __future__ import annotations
 
 import contextlib
-import os
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -37,7 +37,8 @@ class Watcher:
         self._descriptor: Final = descriptor
         self._restarted: Final = restarted
         self._moved: Final = moved
-        self._wake_read, self._wake_write = os.pipe()
+        # sockets, not descriptors: one that is closed refuses to be written to, and never is somebody else's file
+        self._woken, self._waker = socket.socketpair()
         self._stopping = False
         self._thread: Final = threading.Thread(target=self._run, name="polyplane-ovs watcher", daemon=True)
 
@@ -55,7 +56,7 @@ class Watcher:
         """Stop without waiting."""
         self._stopping = True
         with contextlib.suppress(OSError):
-            os.write(self._wake_write, b"x")
+            self._waker.send(b"x")
 
     def _run(self) -> None:
         link: Link | None = None
@@ -74,7 +75,7 @@ class Watcher:
                 if descriptor is None:
                     self._moved()
                     descriptor = self._descriptor()
-                waiting = [link.descriptor, self._wake_read, *([] if descriptor is None else [descriptor])]
+                waiting = [link.descriptor, self._woken.fileno(), *([] if descriptor is None else [descriptor])]
                 try:
                     ready, _, _ = select.select(waiting, [], [], _LOOK_EVERY if away else _IDLE)
                 except (OSError, ValueError):
@@ -87,5 +88,5 @@ class Watcher:
         finally:
             if link is not None:
                 link.close()
-            os.close(self._wake_read)
-            os.close(self._wake_write)
+            self._woken.close()
+            self._waker.close()

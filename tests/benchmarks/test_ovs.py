@@ -1,0 +1,174 @@
+"""What the Open vSwitch backend costs: loading, small changes, connecting and a packet. Only with ``--benchmarks`` (make bench).
+
+Wall times, because the work is done by the switch. The sandbox's switch forwards in userspace.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from polyplane.ir.cidr import Cidr
+from polyplane.ir.delta import Delta
+from polyplane.ir.members import Members
+from polyplane.ir.program import (
+    EMPTY,
+    Action,
+    AddressSet,
+    Direction,
+    Endpoint,
+    EndpointId,
+    Isolation,
+    Match,
+    Origin,
+    PeerTerm,
+    Policy,
+    PolicyId,
+    PortRange,
+    Program,
+    Rule,
+    SetId,
+    Tier,
+    TierEnd,
+)
+from polyplane.reconcile.diff import diff
+from polyplane_conformance.sandbox import Sandbox, Topology, Wiring
+from polyplane_ovs.backend import OvsBackend
+
+pytestmark = pytest.mark.netns
+
+ORIGIN = Origin(kind="NetworkPolicy", namespace="x", name="bench", direction=Direction.INGRESS, index=0)
+#: Connects and closes for some seconds; prints how often a second. argv: address, seconds.
+CONNECT = """
+import socket, struct, sys, time
+end, n = time.monotonic() + float(sys.argv[2]), 0
+while time.monotonic() < end:
+    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)); s.connect((sys.argv[1], 80)); s.close(); n += 1
+print(n / float(sys.argv[2]))
+"""
+#: Sends datagrams from one port for some seconds; prints how many.
+SEND = """
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect((sys.argv[1], 80)); end, n = time.monotonic() + float(sys.argv[2]), 0
+while time.monotonic() < end:
+    for _ in range(20):
+        try: s.send(b"x" * 64); n += 1
+        except OSError: pass
+    time.sleep(0.001)
+print(n)
+"""
+
+
+@pytest.fixture
+def sandbox(*, large: bool) -> Iterator[Sandbox]:
+    if not large:
+        pytest.skip("only with --benchmarks")
+    if os.geteuid() != 0 or shutil.which("ovs-vswitchd") is None:
+        pytest.skip("needs root and openvswitch-switch")
+    with Sandbox.build(Topology.grid(namespaces="x", names="ab", families=(4,)), Wiring.BRIDGE) as made:
+        yield made
+
+
+def enforced(sandbox: Sandbox, sets: list[list[str]]) -> Program:
+    """Pod x/a admits the members of each set on a port of its own, and x/b on 80 last of all."""
+    pods = {pod.id: pod for pod in sandbox.topology.pods}
+    groups = [*sets, list(pods["x/b"].addresses)]
+    made = [AddressSet(id=SetId(f"s{at}"), label="", members=Members(map(Cidr.parse, members))) for at, members in enumerate(groups)]
+    ports = [PortRange(1000 + at % 60000, 1000 + at % 60000) for at in range(len(sets))] + [PortRange(80, 80)]
+    rules = [
+        Rule(
+            id=at + 1, action=Action.ALLOW, match=Match(peer=(PeerTerm((each.id,)),), protocol=protocol, ports=(ports[at],)), origin=ORIGIN
+        )
+        for at, each in enumerate(made)
+        for protocol in (6, 17)
+    ]
+    policies = [Policy(id=PolicyId(f"p{rule.id}-{rule.match.protocol}"), direction=Direction.INGRESS, rules=(rule,)) for rule in rules]
+    isolation = Isolation(id=(1 << 32) - 1, origins=(replace(ORIGIN, index=None),))
+    tier = Tier(name="networkpolicy", policies=tuple(policy.id for policy in policies), end=TierEnd.DENY, isolation=isolation)
+    endpoints = [
+        Endpoint(
+            id=EndpointId(pod.id),
+            interface=pod.host_interface,
+            addresses=tuple(map(Cidr.parse, pod.addresses)),
+            ingress=(tier,) if pod.name == "a" else (),
+        )
+        for pod in pods.values()
+    ]
+    return Program(
+        endpoints={endpoint.id: endpoint for endpoint in endpoints},
+        policies={policy.id: policy for policy in policies},
+        sets={each.id: each for each in made},
+    )
+
+
+def timed(note: Callable[[str, float, int | None], None], what: str, backend: OvsBackend, delta: Delta) -> None:
+    began = time.perf_counter()
+    operations = backend.polyplane_apply(delta).operations
+    note(what, time.perf_counter() - began, operations)
+
+
+def addresses(first: int, count: int) -> list[str]:
+    return [f"100.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}" for number in range(first, first + count)]
+
+
+def more(program: Program, added: list[str]) -> Program:
+    first = program.sets[SetId("s0")]
+    return replace(program, sets={**program.sets, first.id: replace(first, members=first.members.changed(added=map(Cidr.parse, added)))})
+
+
+@pytest.mark.parametrize("count", [1000, 10_000, 100_000])
+def test_loading(sandbox: Sandbox, recorder: object, count: int) -> None:
+    """A set of so many addresses: each is a flow."""
+    program = enforced(sandbox, [addresses(0, count)])
+    backend = OvsBackend(sandbox.backend_options())
+    note = noter(recorder, f"{count} flows")
+    timed(note, "load", backend, diff(EMPTY, program))
+    timed(note, "start again, nothing to do", OvsBackend(sandbox.backend_options()), diff(EMPTY, program))
+    backend = OvsBackend(sandbox.backend_options())
+    backend.polyplane_apply(diff(EMPTY, program))
+    grown = more(program, addresses(1 << 20, 10))
+    timed(note, "10 addresses more", backend, diff(program, grown))
+    began = time.perf_counter()
+    assert backend.polyplane_audit(grown) == []
+    note("audit", time.perf_counter() - began, None)
+    backend.polyplane_teardown()
+
+
+@pytest.mark.parametrize("policies", [0, 1, 10_000])
+def test_packets(sandbox: Sandbox, recorder: object, policies: int) -> None:
+    """Connections and datagrams from x/b to x/a: with NORMAL alone, with one policy, and as the last of 10,000."""
+    note = noter(recorder, f"{policies} policies" if policies else "NORMAL")
+    backend = OvsBackend(sandbox.backend_options())
+    if policies:
+        program = enforced(sandbox, [[address] for address in addresses(0, policies - 1)])
+        timed(note, "load", backend, diff(EMPTY, program))
+        if policies > 1:
+            timed(note, "one pod more", backend, diff(program, more(program, ["100.99.0.1"])))
+    target = next(pod for pod in sandbox.topology.pods if pod.id == "x/a").addresses[0]
+    pid = int((sandbox.switches["node-1"].directory / "ovs-vswitchd.pid").read_text())
+    for _ in range(3):
+        rate = float(sandbox.run("x/b", [sys.executable, "-c", CONNECT, target, "2"]))
+        note("seconds a connection", 1 / rate, round(rate))
+        before = cpu_seconds(pid)
+        sent = int(sandbox.run("x/b", [sys.executable, "-c", SEND, target, "2"]))
+        note("switch's CPU seconds a packet", (cpu_seconds(pid) - before) / sent, sent)
+    backend.polyplane_teardown()
+
+
+def cpu_seconds(pid: int) -> float:
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:  # noqa: PTH123 (a line of /proc)
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def noter(recorder: object, size: str) -> Callable[[str, float, int | None], None]:
+    def note(what: str, seconds: float, count: int | None) -> None:
+        recorder.rows.append({"size": size, "step": f"ovs: {what}", "cpu_seconds": round(seconds, 8), "count": count})  # type: ignore[attr-defined]
+
+    return note
