@@ -145,7 +145,17 @@ class Soaked(Agent):
     def __init__(self, namespace: str, kubeconfig: Path, backend: str, log: Path) -> None:
         self.address, self.log = "127.0.0.1:9469", log
         self.namespace = namespace
-        self.prefix = ["ip", "netns", "exec", namespace, str(POLYPLANE), "run", "--kubeconfig", str(kubeconfig), "--node", "node-1"]
+        # Not by ip netns exec, which mounts a /sys of its own: what eBPF pins there would be gone with the process.
+        self.prefix = [
+            "nsenter",
+            f"--net=/run/netns/{namespace}",
+            str(POLYPLANE),
+            "run",
+            "--kubeconfig",
+            str(kubeconfig),
+            "--node",
+            "node-1",
+        ]
         self.prefix += ["--backend", backend, "--log-format", "json"]
         env = {
             **os.environ,

@@ -148,7 +148,8 @@ class Layout:
         for place in places:
             holders = self._holders[place]
             if holders:
-                changes.put(*place, self.value_of(program.endpoints[holders[-1]]).pack())
+                # Two pods may have one address for a moment; whose policy counts must not depend on who came last.
+                changes.put(*place, self.value_of(program.endpoints[max(holders)]).pack())
             else:
                 changes.delete(*place)
                 del self._holders[place]
