@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -174,6 +176,19 @@ def test_the_nft_program_serves_where_the_library_is_missing(
     test_a_restart_finds_nothing_to_do("tiers", namespace, backend)
     namespace.nft("delete table inet polyplane\n")
     assert backend.polyplane_audit(web())
+
+
+def test_a_process_with_many_descriptors_is_not_ended(namespace: Namespace) -> None:
+    script = (
+        "import os, resource, sys\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))\n"
+        "held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]\n"
+        "from polyplane_nftables.kernel import Kernel\n"
+        f"Kernel({namespace.path!r}).run('add table inet crowded')\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert "table inet crowded" in namespace.ruleset()
 
 
 def test_a_missing_namespace_is_explained() -> None:

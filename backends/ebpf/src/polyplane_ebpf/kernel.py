@@ -45,8 +45,8 @@ class Kernel:
     """One instance in the kernel: a set of maps, the programs that read them, the links that make the kernel ask them."""
 
     def __init__(self, options: EbpfOptions) -> None:
-        self.options: Final = options
         self._maps: dict[str, int] = {}
+        self.options: Final = options
         self._bytecode: Bytecode | None = None
         self._fresh = False
 
@@ -61,6 +61,10 @@ class Kernel:
         for descriptor in self._maps.values():
             os.close(descriptor)
         self._maps = {}
+
+    def __del__(self) -> None:
+        # A map lives as long as a descriptor or a pin: whoever makes many backends must not keep the maps of all.
+        self.close()
 
     # --- maps ----------------------------------------------------------------------------------------------------------
 

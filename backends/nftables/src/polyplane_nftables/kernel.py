@@ -8,6 +8,7 @@ it, and must then still be in the right place. Such a thread costs some 50 µs a
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import re
 import shutil
@@ -57,6 +58,11 @@ class Driver(Protocol):
         :raises NftError: nothing was changed
         """
         ...
+
+
+#: libnftables 1.0.6 waits for its socket with select(2), which ends the process (SIGABRT) at descriptor 1024 and above.
+#: Some room, because others may open descriptors between our look and its socket.
+_SELECTABLE: Final = 1024 - 64
 
 
 class Library:
@@ -208,10 +214,18 @@ def open_driver() -> Driver:
 
     :raises DriverMissing: there is none
     """
-    try:
-        return Library()
-    except OSError:
-        path = shutil.which("nft")
-        if path is None:
-            raise DriverMissing(f"neither {LIBRARY} nor nft is here: apt install libnftables1, or apt install nftables") from None
-        return Program(path)
+    path = shutil.which("nft")
+    if path is None or _next_descriptor() < _SELECTABLE:
+        try:
+            return Library()
+        except OSError:
+            if path is None:
+                raise DriverMissing(f"neither {LIBRARY} nor nft is here: apt install libnftables1, or apt install nftables") from None
+    return Program(path)
+
+
+def _next_descriptor() -> int:
+    """Return the number that the next socket of this process will have, or a little less."""
+    descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.close(descriptor)
+    return descriptor
