@@ -16,8 +16,10 @@ from polyplane.cluster.model import Change, ClusterPolicy, Namespace, Node, Obje
 from polyplane.compile.lower import asked_names, lower, origin_of, port_names, wanted_by
 from polyplane.compile.resolve import NamedPorts, PeerSets, Wanted
 from polyplane.compile.rule_ids import RuleIds
-from polyplane.compile.selectors import PodIndex, SelectorIndex, selects
+from polyplane.compile.selection import Selection
+from polyplane.compile.selectors import PodIndex
 from polyplane.compile.stacks import build_stack, plan
+from polyplane.compile.whereabouts import Whereabouts
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.features import ALL_FEATURES, Capabilities
 from polyplane.ir.program import AddressSet, Direction, Endpoint, EndpointId, Options, Policy, PolicyId, Program, SetId
@@ -49,17 +51,11 @@ class Compiler:
         self.recomputations: Final[Counter[str]] = Counter()
         #: What the backend cannot do of each active policy, by direction; such parts fail closed.
         self._gaps: Final[dict[ObjectKey, dict[Direction, tuple[str, ...]]]] = {}
-        self._given_addresses = node_addresses
-        self._stated_addresses: frozenset[Cidr] = frozenset()
+        self._whereabouts: Final = Whereabouts(node_addresses)
         self._pods: Final = PodIndex()
         self._sets: Final = PeerSets(self._pods, self.recomputations)
         self._ids: Final = RuleIds()
-        self._policies: Final[dict[ObjectKey, ClusterPolicy]] = {}
-        self._subjects: Final[SelectorIndex[ObjectKey]] = SelectorIndex()
-        self._local: Final[dict[EndpointId, Pod]] = {}
-        self._interfaces: dict[Cidr, str] = {}
-        self._selecting: Final[dict[EndpointId, set[ObjectKey]]] = {}
-        self._selected: Final[dict[ObjectKey, set[EndpointId]]] = {}
+        self._selection: Final = Selection(node, self._pods, self.recomputations)
         self._active: Final[dict[ObjectKey, ClusterPolicy]] = {}
         self._named_users: Final[dict[NamedPorts, set[ObjectKey]]] = {}
         self._name_owner: Final[dict[str, ObjectKey]] = {}
@@ -68,10 +64,7 @@ class Compiler:
         self._isolations: Final[dict[EndpointId, tuple[str, ...]]] = {}
         self._policy_users: Final[Counter[PolicyId]] = Counter()
         self._set_users: Final[Counter[SetId]] = Counter()
-        #: Policies that selected an endpoint before and may select none now.
-        self._deselected: Final[set[ObjectKey]] = set()
         self._dirty_policies: Final[set[ObjectKey]] = set()
-        self._dirty_endpoints: Final[set[EndpointId]] = set()
 
     @property
     def unsupported(self) -> Mapping[ObjectKey, tuple[str, ...]]:
@@ -86,30 +79,21 @@ class Compiler:
 
     def set_node_addresses(self, node_addresses: frozenset[Cidr]) -> Program:
         """Change the addresses of the node besides those its Node object states; return the program with them."""
-        self._given_addresses = node_addresses
-        return self._publish(self._given_addresses | self._stated_addresses)
+        self._whereabouts.give_addresses(node_addresses)
+        return self._publish()
 
     def set_interfaces(self, interfaces: Mapping[Cidr, str]) -> Program:
         """Tell at which interface of the node an address is, for pods that do not say it; return the program with them."""
-        moved = {
-            address for address in interfaces.keys() | self._interfaces.keys() if interfaces.get(address) != self._interfaces.get(address)
-        }
-        self._interfaces = dict(interfaces)
-        self._dirty_endpoints.update(
-            endpoint_id for endpoint_id, pod in self._local.items() if pod.interface is None and not moved.isdisjoint(pod.addresses)
+        moved = self._whereabouts.give_interfaces(interfaces)
+        self._selection.dirty.update(
+            endpoint_id
+            for endpoint_id, pod in self._selection.local.items()
+            if pod.interface is None and not moved.isdisjoint(pod.addresses)
         )
-        return self._publish(self.program.node_addresses)
-
-    def _interface_of(self, pod: Pod) -> str | None:
-        """Return what the pod says, else where its addresses are, if they are all at the same interface."""
-        if pod.interface is not None:
-            return pod.interface
-        found = {self._interfaces[address] for address in pod.addresses if address in self._interfaces}
-        return found.pop() if len(found) == 1 else None
+        return self._publish()
 
     def update(self, changes: Iterable[Change]) -> Program:
         """Follow the changes; return the program, the identical object if nothing in it changed."""
-        node_addresses = self.program.node_addresses
         for change in changes:
             match change.new or change.old:
                 case Pod():
@@ -119,9 +103,9 @@ class Compiler:
                 case ClusterPolicy():
                     self._policy_changed(change)
                 case Node():
-                    node_addresses = self._node_changed(change, node_addresses)
+                    self._node_changed(change)
         self._settle_active()
-        return self._publish(node_addresses)
+        return self._publish()
 
     # --- one change at a time: who selects whom ---
 
@@ -135,39 +119,7 @@ class Compiler:
         self._sets.pod_changed(old, new)
         pod = new or old
         if pod is not None and self.node in (old and old.node, new and new.node):
-            self._place(EndpointId(pod.id), new)
-
-    def _place(self, endpoint_id: EndpointId, pod: Pod | None) -> None:
-        """Take a pod in as an endpoint if it is one, and find the policies that select it."""
-        if pod is not None and pod.node == self.node and pod.addresses and not pod.host_network:
-            self._local[endpoint_id] = pod
-            self._select(endpoint_id)
-        elif self._local.pop(endpoint_id, None) is not None:
-            self._deselect(endpoint_id, self._selecting.pop(endpoint_id))
-        self._dirty_endpoints.add(endpoint_id)
-
-    def _select(self, endpoint_id: EndpointId) -> None:
-        pod = self._local[endpoint_id]
-        labels = self._pods.namespace_labels(pod.namespace)
-        now = set()
-        for key, selector in self._subjects.candidates(pod):
-            self.recomputations["subjects tried"] += 1
-            if selects(selector, pod, labels):
-                now.add(key)
-        before = self._selecting.get(endpoint_id, set())
-        self._deselect(endpoint_id, before - now)
-        for key in now - before:
-            self._selected.setdefault(key, set()).add(endpoint_id)
-        if now != before:
-            self._dirty_endpoints.add(endpoint_id)
-        self._selecting[endpoint_id] = now
-
-    def _deselect(self, endpoint_id: EndpointId, keys: Iterable[ObjectKey]) -> None:
-        for key in keys:
-            self._selected[key].discard(endpoint_id)
-            if not self._selected[key]:
-                del self._selected[key]
-                self._deselected.add(key)
+            self._selection.place(EndpointId(pod.id), new)
 
     def _namespace_changed(self, name: str, change: Change) -> None:
         before = dict(self._pods.namespace_labels(name))
@@ -179,54 +131,37 @@ class Compiler:
         if before == after:
             return
         self._sets.namespace_changed(name, before, after)
-        for pod in self._pods.in_namespace(name):
-            if EndpointId(pod.id) in self._local:
-                self._select(EndpointId(pod.id))
+        self._selection.follow_namespace(name)
 
     def _policy_changed(self, change: Change) -> None:
         old = change.old if isinstance(change.old, ClusterPolicy) else None
         new = change.new if isinstance(change.new, ClusterPolicy) else None
-        key = new.key if new is not None else old.key if old is not None else None
-        if key is None:
-            return
         if old is not None:
-            self._subjects.remove(key, old.subject)
-            del self._policies[key]
-            for endpoint_id in self._selected.pop(key, ()):
-                self._selecting[endpoint_id].discard(key)
-                self._dirty_endpoints.add(endpoint_id)
+            self._selection.remove_policy(old)
+            self._dirty_policies.add(old.key)
         if new is not None:
-            self._subjects.add(key, new.subject)
-            self._policies[key] = new
-            for endpoint_id, pod in self._local.items():
-                self.recomputations["subjects tried"] += 1
-                if selects(new.subject, pod, self._pods.namespace_labels(pod.namespace)):
-                    self._selecting[endpoint_id].add(key)
-                    self._selected.setdefault(key, set()).add(endpoint_id)
-                    self._dirty_endpoints.add(endpoint_id)
-        self._dirty_policies.add(key)
+            self._selection.add_policy(new)
+            self._dirty_policies.add(new.key)
 
-    def _node_changed(self, change: Change, node_addresses: frozenset[Cidr]) -> frozenset[Cidr]:
+    def _node_changed(self, change: Change) -> None:
         old = change.old if isinstance(change.old, Node) else None
         new = change.new if isinstance(change.new, Node) else None
         self._sets.node_changed(old, new)
-        if (new or old) is not None and self.node in (old and old.name, new and new.name):
-            self._stated_addresses = frozenset(new.addresses if new is not None else ())
-            return self._given_addresses | self._stated_addresses
-        return node_addresses
+        if self.node in (old and old.name, new and new.name):
+            self._whereabouts.follow_node(new)
 
     # --- after all changes: what active policies ask for ---
 
     def _settle_active(self) -> None:
         """Acquire what newly active policies ask for, then release what nobody asks for any more, then mark what moved."""
-        touched = {key for endpoint_id in self._dirty_endpoints for key in self._selecting.get(endpoint_id, ())}
+        touched = {key for endpoint_id in self._selection.dirty for key in self._selection.selecting(endpoint_id)}
         touched |= self._dirty_policies
-        touched |= self._deselected
-        self._deselected.clear()
+        touched |= self._selection.deselected
+        self._selection.deselected.clear()
         retired: list[tuple[ObjectKey, ClusterPolicy]] = []
         moved_names: set[str] = set()
         for key in sorted(touched):
-            old, new = self._active.get(key), self._policies.get(key) if self._selected.get(key) else None
+            old, new = self._active.get(key), self._selection.policies.get(key) if self._selection.selected(key) else None
             if new is old:
                 continue
             if new is not None:
@@ -273,17 +208,17 @@ class Compiler:
         for name in names:
             if name in self._name_owner:
                 self._dirty_policies.add(self._name_owner[name])
-            self._dirty_endpoints.update(endpoint_id for endpoint_id, held in self._isolations.items() if name in held)
+            self._selection.dirty.update(endpoint_id for endpoint_id, held in self._isolations.items() if name in held)
 
     # --- the new program ---
 
-    def _publish(self, node_addresses: frozenset[Cidr]) -> Program:
+    def _publish(self) -> Program:
         """Lower and build what is dirty; return the program with it."""
         for key in self._dirty_policies:
             self._gaps.pop(key, None)
             for variant in self._variants_of.pop(key, ()):
                 del self._variants[variant]
-            self._dirty_endpoints.update(self._selected.get(key, ()))
+            self._selection.dirty.update(self._selection.selected(key))
         self._dirty_policies.clear()
         changed: dict[str, object] = {}
         endpoints, policies = self._build_endpoints()
@@ -293,8 +228,8 @@ class Compiler:
             changed["policies"] = _changed(self.program.policies, policies)
         if sets := self._build_sets(policies):
             changed["sets"] = _changed(self.program.sets, sets)
-        if node_addresses != self.program.node_addresses:
-            changed["node_addresses"] = node_addresses
+        if self._whereabouts.addresses != self.program.node_addresses:
+            changed["node_addresses"] = self._whereabouts.addresses
         if changed:
             self.program = replace(self.program, revision=self.program.revision + 1, **changed)  # type: ignore[arg-type]  # keys are field names
         return self.program
@@ -304,9 +239,9 @@ class Compiler:
         endpoints: dict[EndpointId, Endpoint | None] = {}
         lowered: dict[PolicyId, Policy] = {}
         users: Counter[PolicyId] = Counter()
-        while self._dirty_endpoints:
-            endpoint_id = min(self._dirty_endpoints)
-            self._dirty_endpoints.discard(endpoint_id)
+        while self._selection.dirty:
+            endpoint_id = min(self._selection.dirty)
+            self._selection.dirty.discard(endpoint_id)
             old = endpoints[endpoint_id] if endpoint_id in endpoints else self.program.endpoints.get(endpoint_id)
             new = self._build_endpoint(endpoint_id, lowered)
             if new == old:
@@ -327,8 +262,8 @@ class Compiler:
 
     def _build_endpoint(self, endpoint_id: EndpointId, lowered: dict[PolicyId, Policy]) -> Endpoint | None:
         """Build one endpoint, None if the pod is none of this node any more; adds the policies it uses to ``lowered``."""
-        pod = self._local.get(endpoint_id)
-        selecting = [self._policies[key] for key in self._selecting[endpoint_id]] if pod is not None else []
+        pod = self._selection.local.get(endpoint_id)
+        selecting = [self._selection.policies[key] for key in self._selection.selecting(endpoint_id)]
         plans = {direction: plan(selecting, direction) for direction in Direction}
         self._hold_isolations(endpoint_id, tuple(tier.isolation_name for tiers in plans.values() for tier in tiers if tier.isolating))
         if pod is None:
@@ -343,7 +278,7 @@ class Compiler:
 
         return Endpoint(
             id=endpoint_id,
-            interface=self._interface_of(pod),
+            interface=self._whereabouts.interface_of(pod),
             addresses=tuple(sorted(pod.addresses)),
             ingress=build_stack(plans[Direction.INGRESS], lambda policy: use(policy, Direction.INGRESS), self._ids),
             egress=build_stack(plans[Direction.EGRESS], lambda policy: use(policy, Direction.EGRESS), self._ids),
