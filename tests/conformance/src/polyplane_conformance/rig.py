@@ -157,11 +157,22 @@ class Rig:
         actor = world.actor(actor)
         return PLACES.get(actor, actor)
 
-    def check(self, world: World, expectation: Expectation, outcome: Outcome, *, step: int) -> None:
-        """Probe what an expectation asks, in one go, and compare."""
-        pairs = [pair for pair in expectation.cells if self.place(world, pair[0]) != self.place(world, pair[1])]
-        cells = [(pair, service, family) for service in expectation.services for family in expectation.families for pair in pairs]
+    def check(self, world: World, expectations: Iterable[Expectation], outcome: Outcome, *, step: int) -> None:
+        """Probe what a step's expectations ask, all in one go, since the proof of a denial is mostly waiting; then compare."""
+        asked = [(expectation, self._cells(world, expectation)) for expectation in expectations]
+        cells = list(dict.fromkeys(cell for _, own in asked for cell in own))
         results = dict(zip(cells, self.probe(world, cells), strict=True))
+        for expectation, own in asked:
+            self._compare(world, expectation, {cell: results[cell] for cell in own}, outcome, step=step)
+
+    def _cells(self, world: World, expectation: Expectation) -> list[tuple[Pair, Service, int]]:
+        pairs = [pair for pair in expectation.cells if self.place(world, pair[0]) != self.place(world, pair[1])]
+        return [(pair, service, family) for service in expectation.services for family in expectation.families for pair in pairs]
+
+    def _compare(
+        self, world: World, expectation: Expectation, results: Mapping[tuple[Pair, Service, int], Result], outcome: Outcome, *, step: int
+    ) -> None:
+        pairs = list(dict.fromkeys(pair for pair, _, _ in results))
         for service in expectation.services:
             for family in expectation.families:
                 layer = {pair: results[pair, service, family] for pair in pairs}
@@ -233,8 +244,7 @@ def play(rig: Rig, scenario: Scenario, *, record: Path | None = None) -> Outcome
             outcome.notes.append(f"step {number}: {operations} operations on applying the same again")
         if drifts := rig.dataplane.audit(rig.program):
             outcome.notes.append(f"step {number}: drift right after an apply: {drifts[0]}")
-        for expectation in step.expectations:
-            rig.check(world, expectation, outcome, step=number)
+        rig.check(world, step.expectations, outcome, step=number)
     return outcome
 
 

@@ -28,7 +28,7 @@ class Settings(NamedTuple):
     """How hard to try: packets before the proof, seconds between them, seconds of silence after the twin's answer, seconds to wait for a twin."""
 
     attempts: int = 2
-    interval: float = 0.1
+    interval: float = 0.05
     grace: float = 0.1
     patience: float = 4.0
 
