@@ -26,10 +26,11 @@ def test_sctp_packets_come_back_as_they_went() -> None:
 
 
 def test_an_echo_request_has_a_valid_checksum() -> None:
-    message = icmp.echo_request(4, 1000, 1)
+    message = icmp.echo_request(4, 1000, 1, 77)
     total = sum(struct.unpack(f"!{(len(message) + 1) // 2}H", message + bytes(len(message) % 2)))
     assert (total & 0xFFFF) + (total >> 16) == 0xFFFF
-    assert icmp.decode(4, bytes([0]) + message[1:], "10.0.0.1") == icmp.EchoReply(1000)
+    assert icmp.decode(4, bytes([0]) + message[1:], "10.0.0.1") == icmp.EchoReply(1000, 77)
+    assert icmp.decode(4, bytes([0]) + message[1:20], "10.0.0.1") == icmp.EchoReply(1000, None)
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,15 @@ def test_a_lossy_path_is_not_denied(sandbox: Sandbox) -> None:
     assert result.packets > 1
 
 
+@pytest.mark.parametrize("kind", ["udp/80", "icmp", "sctp/80"])
+def test_no_question_belongs_to_an_earlier_conversation(sandbox: Sandbox, kind: str) -> None:
+    """The guard lets pass what conntrack knows; so many questions would hit a known source port, were it left to chance."""
+    probes = [Probe(source="x/a", destination="y/a", traffic=Traffic.parse(kind))] * 1500
+    assert {result.outcome for result in sandbox.probe(probes)} == {Outcome.ALLOWED}
+    deny(sandbox, "drop")
+    assert {result.outcome for result in sandbox.probe(probes)} == {Outcome.DENIED}
+
+
 def test_a_starved_prober_denies_nothing(sandbox: Sandbox) -> None:
     prober = sandbox._prober.pid
     expected = {Probe(source="x/a", destination="y/a", traffic=Traffic.parse(kind)): True for kind in ("tcp/80", "udp/80", "sctp/80")}

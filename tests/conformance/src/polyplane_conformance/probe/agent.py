@@ -20,6 +20,7 @@ from polyplane_conformance import netns
 from polyplane_conformance.probe.flows import Barrage, Flow, flow
 from polyplane_conformance.probe.loop import Loop
 from polyplane_conformance.probe.model import Outcome
+from polyplane_conformance.probe.numbers import Numbers
 from polyplane_conformance.probe.place import Answer, Place
 from polyplane_conformance.probe.rounds import Round, Settings, Trial
 from polyplane_conformance.probe.servers import serve
@@ -38,6 +39,7 @@ class Agent:
         self._lines = Lines()
         self._loop = Loop()
         self._places: dict[str, Place] = {}
+        self._numbers = Numbers()
         self._flows: dict[int, Flow] = {}
         self._barrages: dict[int, Barrage] = {}
         self._loop.watch(control.fileno(), self._read)
@@ -75,7 +77,7 @@ class Agent:
 
     def op_enter(self, reply: Callable[[Message], None], *, name: str, path: str) -> None:
         """Make a namespace known."""
-        self._places[name] = Place(self._loop, name, Path(path))
+        self._places[name] = Place(self._loop, name, Path(path), self._numbers)
         reply({})
 
     def op_leave(self, reply: Callable[[Message], None], *, name: str) -> None:

@@ -1,7 +1,7 @@
 """One probe's packets: open, ask again, close. Each protocol has its way; all tell one `Answer` or stay silent.
 
-Every attempt uses a source port or identifier of its own, so that conntrack never takes a new question for part of an old,
-established conversation.
+Every attempt uses a source port or identifier of its own (`polyplane_conformance.probe.numbers`), so that conntrack never takes
+a new question for part of an old, established conversation; and a nonce, which a late answer to another question lacks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final
 
 from polyplane_conformance.probe import icmp, sctp, wire
 from polyplane_conformance.probe.model import ICMP, ICMPV6, SCTP, TCP, UDP, Outcome
-from polyplane_conformance.probe.place import Answer, Place
+from polyplane_conformance.probe.place import Answer, Place, Waiting
 from polyplane_conformance.probe.wire import Order
 
 Report = Callable[[Answer], None]
@@ -87,12 +87,9 @@ class UdpAttempt(Attempt):
 
     def _open(self) -> socket.socket:
         sock = self._socket = self.place.open(self.order.family, socket.SOCK_DGRAM)
-        if self.order.source_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("", self.order.source_port))
+        self._port = bind(self.place, sock, self.order)
         sock.connect((self.order.address, self.order.port))
-        self._port = sock.getsockname()[1]
-        self.place.expected[UDP, self.order.family, self._port] = self.report
+        self.place.expected[UDP, self.order.family, self._port] = Waiting(self.report, self._token)
         self.place.loop.watch(sock.fileno(), self._ready)
         return sock
 
@@ -163,14 +160,12 @@ class _Dial:
         """
         order, place = self._attempt.order, self._attempt.place
         place.loop.watch(self.descriptor, self._ready, select.EPOLLOUT)
-        if order.source_port:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind(("", order.source_port))
+        self._port = bind(place, self._socket, order)
         error = self._socket.connect_ex((order.address, order.port))
         if error not in {0, errno.EINPROGRESS}:
             raise OSError(error, os.strerror(error))
-        self._port = self._socket.getsockname()[1]
-        place.expected[TCP, order.family, self._port] = self._attempt.report
+        # the connection itself is the nonce: its sequence numbers are the kernel's
+        place.expected[TCP, order.family, self._port] = Waiting(self._attempt.report, 0)
 
     def _ready(self, _events: int) -> None:
         try:
@@ -208,16 +203,13 @@ class RawAttempt(Attempt):
     def __init__(self, place: Place, order: Order, report: Report) -> None:
         super().__init__(place, order, report)
         self._sent = 0
-        self._tag = random.getrandbits(32) | 1
-        match order.protocol:
-            case protocol if protocol == SCTP:
-                key = order.source_port or place.serial()
-            case protocol if protocol in {ICMP, ICMPV6}:
-                key = place.serial()
-            case _:
-                key = self._tag
+        self._nonce = random.getrandbits(32) | 1  # SCTP's tag must not be 0
+        if order.protocol in {SCTP, ICMP, ICMPV6}:
+            key = order.source_port or place.numbers.take(order.protocol, order.family)
+        else:
+            key = self._nonce
         self._key = order.protocol, order.family, key
-        place.expected[self._key] = self.report
+        place.expected[self._key] = Waiting(self.report, self._nonce)
 
     def send(self) -> None:
         """Send the packet (again)."""
@@ -230,14 +222,26 @@ class RawAttempt(Attempt):
     def _packet(self) -> bytes:
         protocol, family, key = self._key
         if protocol == SCTP:
-            return sctp.SctpPacket(key, self.order.port, 0, sctp.INIT, initiate_tag=self._tag).encode()
+            return sctp.SctpPacket(key, self.order.port, 0, sctp.INIT, initiate_tag=self._nonce).encode()
         if protocol in {ICMP, ICMPV6}:
-            return icmp.echo_request(family, key, self._sent)
+            return icmp.echo_request(family, key, self._sent, self._nonce)
         return wire.datagram(wire.ASK, key)
 
     def close(self) -> None:
         """Stop listening for the answer."""
         self.place.expected.pop(self._key, None)
+
+
+def bind(place: Place, sock: socket.socket, order: Order) -> int:
+    """Give a socket the source port that is asked for, or the next of the sandbox's; return it.
+
+    :raises OSError: when it is taken
+    """
+    if not order.source_port:
+        return place.numbers.bind(sock, order.protocol, order.family)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("", order.source_port))
+    return order.source_port
 
 
 def attempt(place: Place, order: Order, report: Report) -> Attempt:

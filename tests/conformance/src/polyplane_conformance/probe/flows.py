@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from polyplane_conformance.probe import wire
+from polyplane_conformance.probe.attempts import bind
 from polyplane_conformance.probe.loop import Loop
 from polyplane_conformance.probe.model import TCP, Outcome
 from polyplane_conformance.probe.place import Answer, Place
@@ -95,6 +96,7 @@ class TcpFlow(Flow):
         """Dial."""
         sock = self.place.open(self.order.family, socket.SOCK_STREAM)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        bind(self.place, sock, self.order)
         error = sock.connect_ex((self.order.address, self.order.port))
         if error not in {0, errno.EINPROGRESS}:
             sock.close()
@@ -147,6 +149,7 @@ class UdpFlow(Flow):
     def connect(self) -> socket.socket:
         """Open the socket; the first datagram follows at once."""
         sock = self.place.open(self.order.family, socket.SOCK_DGRAM)
+        bind(self.place, sock, self.order)
         sock.connect((self.order.address, self.order.port))
         return sock
 

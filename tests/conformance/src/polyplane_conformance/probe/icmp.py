@@ -14,6 +14,8 @@ _V4_REFUSALS: Final = {2: "protocol unreachable", 3: "port unreachable", 9: "net
 #: The same in RFC 4443.
 _V6_REFUSALS: Final = {1: "prohibited", 4: "port unreachable", 5: "failed policy", 6: "reject route"}
 
+#: What our echo requests begin with, after their header.
+_MARK: Final = b"polyplane"
 _V4_UNREACHABLE: Final = 3
 _V6_UNREACHABLE: Final = 1
 
@@ -34,14 +36,15 @@ class IcmpError:
 
 @dataclass(frozen=True, slots=True)
 class EchoReply:
-    """An answer to an echo request."""
+    """An answer to an echo request, which repeats the request's nonce (None: it was none of ours)."""
 
     identifier: int
+    nonce: int | None
 
 
-def echo_request(family: int, identifier: int, sequence: int) -> bytes:
+def echo_request(family: int, identifier: int, sequence: int, nonce: int) -> bytes:
     """Return an echo request; the kernel fills in ICMPv6's checksum, since that covers addresses."""
-    body = struct.pack("!HH", identifier, sequence) + b"polyplane"
+    body = struct.pack("!HH", identifier, sequence) + _MARK + struct.pack("!I", nonce)
     if family == 6:
         return struct.pack("!BBH", 128, 0, 0) + body
     return struct.pack("!BBH", 8, 0, _checksum(struct.pack("!BBH", 8, 0, 0) + body)) + body
@@ -60,7 +63,9 @@ def decode(family: int, data: bytes, sender: str) -> EchoReply | IcmpError | Non
         return None
     kind, code = data[0], data[1]
     if kind == (0 if family == 4 else 129):
-        return EchoReply(struct.unpack_from("!H", data, 4)[0])
+        payload = data[8:]
+        ours = payload.startswith(_MARK) and len(payload) >= len(_MARK) + 4
+        return EchoReply(struct.unpack_from("!H", data, 4)[0], struct.unpack_from("!I", payload, len(_MARK))[0] if ours else None)
     if kind != (_V4_UNREACHABLE if family == 4 else _V6_UNREACHABLE):
         return None
     quoted = data[8:]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import socket
 import struct
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from polyplane_conformance import netns
 from polyplane_conformance.probe import icmp, sctp, wire
 from polyplane_conformance.probe.loop import Loop
 from polyplane_conformance.probe.model import ICMP, ICMPV6, SCTP, Outcome
+from polyplane_conformance.probe.numbers import Numbers
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -29,6 +29,13 @@ _ICMP_FILTER: Final = 1
 _ICMPV6_FILTER: Final = 1
 
 Ancillary = list[tuple[int, int, bytes]]
+
+
+class Waiting(NamedTuple):
+    """Whom to tell about an answer, which must repeat the nonce of the question: whatever is late or meant for others does not."""
+
+    report: Callable[[Answer], None]
+    nonce: int
 
 
 class Answer(NamedTuple):
@@ -63,17 +70,17 @@ def answer_from(ancillary: Ancillary) -> Ancillary:
 class Place:
     """A network namespace, entered by descriptor; owns its raw sockets and whatever else was opened through it."""
 
-    def __init__(self, loop: Loop, name: str, path: Path) -> None:
+    def __init__(self, loop: Loop, name: str, path: Path, numbers: Numbers) -> None:
         self.name = name
         self.loop = loop
-        #: Whom to tell about an answer or an ICMP error: by protocol, family, and source port, echo identifier or token.
-        self.expected: dict[tuple[int, int, int], Callable[[Answer], None]] = {}
+        self.numbers = numbers
+        #: Who waits for an answer or an ICMP error: by protocol, family, and source port, echo identifier or token.
+        self.expected: dict[tuple[int, int, int], Waiting] = {}
         #: Who serves an SCTP port (protocol 132) or a protocol without ports (port 0).
         self.served: dict[tuple[int, int], str] = {}
         #: Called when the place is left; servers and flows put their `close` here.
         self.closers: dict[object, Callable[[], None]] = {}
         self._raw: dict[tuple[int, int], socket.socket] = {}
-        self._serial = random.randrange(20_000, 40_000)  # noqa: S311  (not the same ports in every run; no secret)
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.raw(ICMP, 4)
@@ -103,11 +110,6 @@ class Place:
         sock = socket.socket(_FAMILIES[family], kind, protocol)
         sock.setblocking(False)  # noqa: FBT003  (the socket module has it so)
         return sock
-
-    def serial(self) -> int:
-        """Return a number from 20000 to 59999 not used lately: a source port or an identifier outside the kernel's own choices."""
-        self._serial = 20_000 + (self._serial - 19_999) % 40_000
-        return self._serial
 
     def raw(self, protocol: int, family: int) -> socket.socket:
         """Return the raw socket of a protocol; made when first asked for."""
@@ -142,18 +144,20 @@ class Place:
                 else:
                     self._other(protocol, family, data, sender[0], ancillary)
 
-    def _tell(self, protocol: int, family: int, key: int, answer: Answer) -> None:
+    def _tell(self, protocol: int, family: int, key: int, answer: Answer, *, nonce: int | None) -> None:
+        """Pass an answer on; nonce None: an error message, which quotes too little of the packet to contain it."""
         waiting = self.expected.get((protocol, family, key))
-        if waiting is not None:
-            waiting(answer)
+        if waiting is not None and nonce in {None, waiting.nonce}:
+            waiting.report(answer)
 
     def _icmp(self, family: int, data: bytes, sender: str) -> None:
         message = icmp.decode(family, data, sender)
         if isinstance(message, icmp.EchoReply):
-            self._tell(ICMP if family == 4 else ICMPV6, family, message.identifier, Answer(Outcome.ALLOWED, "", f"reply from {sender}"))
+            answer = Answer(Outcome.ALLOWED, "", f"reply from {sender}")
+            self._tell(ICMP if family == 4 else ICMPV6, family, message.identifier, answer, nonce=message.nonce)
         elif message is not None:
             outcome = Outcome.REJECTED if message.refused else Outcome.BROKEN
-            self._tell(message.protocol, family, message.key, Answer(outcome, "", message.text))
+            self._tell(message.protocol, family, message.key, Answer(outcome, "", message.text), nonce=None)
 
     def _sctp(self, family: int, data: bytes, sender: str, ancillary: Ancillary) -> None:
         packet = sctp.decode(data)
@@ -171,9 +175,10 @@ class Place:
             )
             self._reply(SCTP, family, reply.encode(), sender, ancillary)
         elif packet.chunk == sctp.INIT_ACK:
-            self._tell(SCTP, family, packet.destination_port, Answer(Outcome.ALLOWED, packet.cookie.decode("utf-8", "replace")))
+            answer = Answer(Outcome.ALLOWED, packet.cookie.decode("utf-8", "replace"))
+            self._tell(SCTP, family, packet.destination_port, answer, nonce=packet.tag)
         elif packet.chunk == sctp.ABORT:
-            self._tell(SCTP, family, packet.destination_port, Answer(Outcome.REJECTED, "", "SCTP abort"))
+            self._tell(SCTP, family, packet.destination_port, Answer(Outcome.REJECTED, "", "SCTP abort"), nonce=packet.tag)
 
     def _other(self, protocol: int, family: int, data: bytes, sender: str, ancillary: Ancillary) -> None:
         message = wire.parse_datagram(data)
@@ -184,7 +189,7 @@ class Place:
         if kind == wire.ASK and who is not None:
             self._reply(protocol, family, wire.datagram(wire.ANSWER, token, who), sender, ancillary)
         elif kind == wire.ANSWER:
-            self._tell(protocol, family, token, Answer(Outcome.ALLOWED, text))
+            self._tell(protocol, family, token, Answer(Outcome.ALLOWED, text), nonce=token)
 
     def _reply(self, protocol: int, family: int, data: bytes, to: str, ancillary: Ancillary) -> None:
         # an answer the local firewall refuses or a full buffer drops is a lost packet; the client's next attempt asks again

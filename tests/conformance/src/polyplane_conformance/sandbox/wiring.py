@@ -23,6 +23,8 @@ _COMMON_SYSCTLS: Final = {
     "net/ipv6/conf/all/accept_dad": "0",
     "net/ipv6/conf/default/accept_dad": "0",
     "net/ipv6/conf/default/accept_ra": "0",
+    # below lie the ports that probes choose: polyplane_conformance.probe.numbers
+    "net/ipv4/ip_local_port_range": "60000 65535",
     # rejections must arrive, however many: no rate limit on ICMP errors, neither by peer nor (1,000 a second by default) in all
     "net/ipv4/icmp_ratelimit": "0",
     "net/ipv4/icmp_msgs_per_sec": "1000000",
