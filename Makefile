@@ -3,8 +3,11 @@ BACKEND ?= nftables
 EXAMPLE ?= examples/shop
 BACKENDS ?= memory nftables iptables ebpf ovs
 SOURCE ?= direct
+SIZE ?= quick
+SECTIONS ?=
+MEASURE ?=
 BIN := .venv/bin
-SOURCES := core/src backends/*/src tests/conformance/src tools
+SOURCES := core/src backends/*/src tests/conformance/src tests/benchmarks/polyplane_bench tools
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint type layers conformance bench docs
@@ -33,8 +36,9 @@ test: lint type layers ## Everything: lint, type, layers, then all tests of all 
 conformance: setup ## The conformance suite alone, all tiers, on each of BACKENDS (SOURCE=kubernetes: by way of an API server)
 	@for backend in $(BACKENDS); do $(BIN)/polyplane-conformance run --backend $$backend --source $(SOURCE) || exit 1; done
 
-bench: setup ## Benchmarks: counts are asserted, times are recorded in tests/benchmarks/results
-	@$(BIN)/pytest tests/benchmarks --benchmarks
+bench: setup ## Measure: SIZE=quick or full, SECTIONS=core,…, MEASURE=nftables,ebpf,…; results, charts and a report in bench/results
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/benchmarks/requirements.txt
+	@PYTHONPATH=tests/benchmarks $(BIN)/python -m polyplane_bench --size $(SIZE) --sections "$(SECTIONS)" --backends "$(MEASURE)"
 
 docs: setup ## Write the generated pages of docs/ anew
 	@$(BIN)/python tools/generate_docs.py

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[2] / "bench" / "results"
 T = TypeVar("T")
 
 
