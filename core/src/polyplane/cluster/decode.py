@@ -7,6 +7,7 @@ Null counts as missing everywhere, as for the API server.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -134,7 +135,8 @@ class _Object:
         labels = {key: value or "" for key, value in (metadata.labels or {}).items()}
         for key, value in labels.items():
             self.check("metadata.labels", label_key_problem(key))
-            self.check(f"metadata.labels[{key}]", label_value_problem(value))
+            if (problem := label_value_problem(value)) is not None:
+                raise self.invalid(f"metadata.labels[{key}]", problem)
         return labels
 
     def address(self, field: str, text: str | None) -> Cidr:
@@ -178,19 +180,33 @@ def _container_ports(this: _Object, list_name: str, containers: Iterable[_Contai
     found = set()
     for number, container in enumerate(containers or ()):
         for index, item in enumerate((container.ports if container else None) or ()):
-            where = f"spec.{list_name}[{number}].ports[{index}]"
             port = item or _Port()
-            protocol = _PROTOCOLS.get(port.protocol or "TCP")
-            if protocol is None:
-                raise this.invalid(f"{where}.protocol", f"{shown(port.protocol)} is not supported; use TCP, UDP or SCTP, in upper case")
-            if port.container_port is None or not 1 <= port.container_port <= 65535:
-                raise this.invalid(
-                    f"{where}.containerPort", f"{shown(port.container_port)} is not a port; write a number between 1 and 65535"
-                )
-            if port.name:
-                this.check(f"{where}.name", port_name_problem(port.name))
-            found.add(ContainerPort(port.name or "", protocol, port.container_port))
+            try:
+                found.add(_container_port(port.name or "", port.protocol or "TCP", port.container_port))
+            except _BadPort as bad:
+                raise this.invalid(f"spec.{list_name}[{number}].ports[{index}].{bad.field}", bad.problem) from None
     return found
+
+
+class _BadPort(ValueError):
+    """What is wrong with a container port, and in which of its fields."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(problem)
+        self.field, self.problem = field, problem
+
+
+@lru_cache(4096)
+def _container_port(name: str, protocol: str, number: int | None) -> ContainerPort:
+    """Check and return a port. Thousands of pods declare the same few, and share them."""
+    known = _PROTOCOLS.get(protocol)
+    if known is None:
+        raise _BadPort("protocol", f"{shown(protocol)} is not supported; use TCP, UDP or SCTP, in upper case")
+    if number is None or not 1 <= number <= 65535:
+        raise _BadPort("containerPort", f"{shown(number)} is not a port; write a number between 1 and 65535")
+    if name and (problem := port_name_problem(name)) is not None:
+        raise _BadPort("name", problem)
+    return ContainerPort(name, known, number)
 
 
 def _interface(this: _Object, metadata: _Metadata) -> str | None:

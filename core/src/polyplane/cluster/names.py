@@ -7,6 +7,7 @@ Source of the rules: ``k8s.io/apimachinery/pkg/util/validation``.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from polyplane.cluster.fields import shown
@@ -19,6 +20,8 @@ _PORT_NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 _LABEL_LIMIT: Final = 63
 _SUBDOMAIN_LIMIT: Final = 253
 _PORT_NAME_LIMIT: Final = 15
+#: Clusters have many objects and few different labels and port names: most were checked a moment ago.
+_REMEMBERED: Final = 4096
 
 
 def subdomain_problem(name: str) -> str | None:
@@ -41,6 +44,7 @@ def dns_label_problem(name: str) -> str | None:
     )
 
 
+@lru_cache(_REMEMBERED)
 def label_key_problem(key: str) -> str | None:
     """Check a label's key: a name, optionally after a DNS subdomain and a slash."""
     prefix, slash, name = key.rpartition("/")
@@ -54,6 +58,7 @@ def label_key_problem(key: str) -> str | None:
     )
 
 
+@lru_cache(_REMEMBERED)
 def label_value_problem(value: str) -> str | None:
     """Check a label's value; the empty string is one."""
     if not value or (len(value) <= _LABEL_LIMIT and _LABEL_TOKEN.fullmatch(value)):
@@ -64,6 +69,7 @@ def label_value_problem(value: str) -> str | None:
     )
 
 
+@lru_cache(_REMEMBERED)
 def port_name_problem(name: str) -> str | None:
     """Check the name of a port: an IANA service name (RFC 6335, section 5.1)."""
     good_shape = len(name) <= _PORT_NAME_LIMIT and _PORT_NAME.fullmatch(name) and "--" not in name
