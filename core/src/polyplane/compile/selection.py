@@ -29,6 +29,7 @@ class Selection:
         self._subjects: Final[SelectorIndex[ObjectKey]] = SelectorIndex()
         self._selecting: Final[dict[EndpointId, set[ObjectKey]]] = {}
         self._selected: Final[dict[ObjectKey, set[EndpointId]]] = {}
+        self._local_in: Final[dict[str, set[EndpointId]]] = {}
         self.local: Final[dict[EndpointId, Pod]] = {}
         self.policies: Final[dict[ObjectKey, ClusterPolicy]] = {}
         self.dirty: Final[set[EndpointId]] = set()
@@ -46,8 +47,10 @@ class Selection:
         """Take a pod in as an endpoint if it is one, and find the policies that select it; None: it is gone."""
         if pod is not None and pod.node == self._node and pod.addresses and not pod.host_network:
             self.local[endpoint_id] = pod
+            self._local_in.setdefault(pod.namespace, set()).add(endpoint_id)
             self._select(endpoint_id)
-        elif self.local.pop(endpoint_id, None) is not None:
+        elif (old := self.local.pop(endpoint_id, None)) is not None:
+            self._local_in[old.namespace].discard(endpoint_id)
             self._deselect(endpoint_id, self._selecting.pop(endpoint_id))
         self.dirty.add(endpoint_id)
 
@@ -61,7 +64,9 @@ class Selection:
         """Take in a policy that is not there, and find the endpoints it selects."""
         self._subjects.add(policy.key, policy.subject)
         self.policies[policy.key] = policy
-        for endpoint_id, pod in self.local.items():
+        namespace = policy.subject.namespace
+        for endpoint_id in self.local if namespace is None else self._local_in.get(namespace, ()):
+            pod = self.local[endpoint_id]
             self._recomputations["subjects tried"] += 1
             if selects(policy.subject, pod, self._pods.namespace_labels(pod.namespace)):
                 self._selecting[endpoint_id].add(policy.key)
