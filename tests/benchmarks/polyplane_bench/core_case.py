@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from polyplane import logs
+from polyplane.agent import keep_what_there_is
 from polyplane.cluster.model import RemoveObject, SourceEvent
 from polyplane.cluster.store import Store
 from polyplane.compile.incremental import Compiler
@@ -99,6 +100,7 @@ class Node:
             for event in lot:
                 self.loop.offer(event, self._clock)
             self.loop.step(self._clock)
+            keep_what_there_is()
             spent += time.process_time() - began
         assert self.loop.in_force, "the loop has not settled"
         return spent
