@@ -97,7 +97,7 @@ def hooks_page() -> str:
         for name, function in hooks_of(specification).items():
             parts.append(f"\n### {name}\n\n```python\n{signature(function)}\n```\n\n{markdown(function.__doc__)}")
     parts.append("\n## Values")
-    for value in (hookspecs.Applied, hookspecs.Drift, hookspecs.RuleCount, Capabilities):
+    for value in (hookspecs.Applied, hookspecs.Drift, hookspecs.RuleCount, hookspecs.Fill, hookspecs.PacketEvent, Capabilities):
         parts.append(f"\n### {value.__name__}\n\n{markdown(value.__doc__)}\n")
         parts.append("```python\n" + "\n".join(field_lines(value)) + "\n```")
     parts.append("\n### Feature\n\n" + markdown(Feature.__doc__) + "\nThe [support matrix](support-matrix.md) lists them all.")

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pluggy
 
+from polyplane.ir.cidr import Cidr
 from polyplane.ir.delta import Delta
 from polyplane.ir.features import Capabilities
-from polyplane.ir.program import Program
+from polyplane.ir.program import Direction, IcmpType, Program
 
 if TYPE_CHECKING:
     from polyplane.cluster.model import Dialect, ObjectKey, SourceEvent
@@ -35,6 +37,8 @@ DIALECTS: Final = "polyplane.dialects"
 OBSERVERS: Final = "polyplane.observers"
 #: The entry-point groups, in the order in which data passes through their plugins.
 GROUPS: Final = (SOURCES, DIALECTS, BACKENDS, OBSERVERS)
+#: Hooks that a backend may leave out, because not every dataplane can answer them.
+OPTIONAL: Final = frozenset({"polyplane_show", "polyplane_fill", "polyplane_events"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,49 @@ class RuleCount:
     rule_id: int
     packets: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fill:
+    """How full one of the dataplane's tables is.
+
+    ``used`` and ``capacity`` count entries. ``remedy`` says what to do before it is full, empty where nothing needs to be done:
+    a table that makes room by itself, for instance.
+    """
+
+    name: str
+    used: int
+    capacity: int
+    remedy: str = ""
+
+
+class PacketEventKind(StrEnum):
+    """Why a dataplane tells about a packet."""
+
+    #: It was denied.
+    DENY = "deny"
+    #: A rule with the action `log` matched.
+    LOG = "log"
+    #: It was denied to or from an isolated endpoint, because it cannot be read.
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacketEvent:
+    """One packet that a dataplane has something to say about, with the addresses that policy was asked about.
+
+    ``rule_id`` decided or logged it, 0: none did. ``direction`` is that of the policy. Ports are 0 where the protocol has none.
+    """
+
+    kind: PacketEventKind
+    rule_id: int
+    direction: Direction
+    source: Cidr
+    destination: Cidr
+    protocol: int
+    source_port: int = 0
+    port: int = 0
+    icmp: IcmpType | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +151,8 @@ class Followed:
 
 class BackendHooks(Protocol):
     """One registered plugin implements these: the chosen backend. It is constructed as ``Backend(options)``.
+
+    All but those that say "optional".
 
     ``options`` is the mapping under ``[backend.<name>]`` of the configuration; the constructor raises
     `polyplane.errors.ConfigError` for a key or value it does not know, and touches nothing in the kernel.
@@ -152,6 +201,31 @@ class BackendHooks(Protocol):
         ...
 
     @hookspec(firstresult=True)
+    def polyplane_show(self) -> str:
+        """Read back from the kernel what is ours, and return it as text; change nothing. Optional.
+
+        The canonical text of a program that decides as the kernel does, where the dataplane holds enough to make one; else its
+        own text. Used by ``polyplane show --from-kernel``.
+        """
+        ...
+
+    @hookspec(firstresult=True)
+    def polyplane_fill(self) -> Sequence[Fill]:
+        """Return how full the dataplane's tables are. Optional; for dataplanes whose tables have a size.
+
+        Called every few seconds while everything is in force: it should cost little.
+        """
+        ...
+
+    @hookspec(firstresult=True)
+    def polyplane_events(self) -> Sequence[PacketEvent]:
+        """Return what the dataplane has told about packets since the last call, oldest first; never wait. Optional.
+
+        Called about once a second, only if an observer wants to know. How many there are at most is the backend's to bound.
+        """
+        ...
+
+    @hookspec(firstresult=True)
     def polyplane_teardown(self) -> Applied:
         """Remove everything that is recognisably ours, and nothing else; also what another version or a crash left behind."""
         ...
@@ -178,6 +252,14 @@ class ObserverHooks(Protocol):
     @hookspec
     def polyplane_counted(self, program: Program, counts: Sequence[RuleCount]) -> None:
         """Called now and then with the counters of all rules; ``program`` is in force. Only if somebody implements it are they read."""
+
+    @hookspec
+    def polyplane_filled(self, fills: Sequence[Fill]) -> None:
+        """Called now and then with how full the dataplane's tables are, if it can tell."""
+
+    @hookspec
+    def polyplane_seen(self, program: Program, events: Sequence[PacketEvent]) -> None:
+        """Called with what the dataplane tells about packets, if it can; ``program`` is in force. Never with nothing."""
 
     @hookspec
     def polyplane_drifted(self, drifts: Sequence[Drift]) -> None:

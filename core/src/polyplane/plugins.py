@@ -33,14 +33,17 @@ from polyplane.hookspecs import (
     BACKENDS,
     DIALECTS,
     OBSERVERS,
+    OPTIONAL,
     PROJECT,
     SOURCES,
     Applied,
     BackendHooks,
     DialectHooks,
     Drift,
+    Fill,
     Followed,
     ObserverHooks,
+    PacketEvent,
     RuleCount,
     SourceHooks,
 )
@@ -189,11 +192,15 @@ def _manager(hooks: type, name: str, plugin: object, wrappers: Iterable[object] 
 def _require_hooks(manager: pluggy.PluginManager, name: str, hooks: Iterable[str]) -> None:
     """Check that exactly one plugin implements each hook: pluggy would answer None for a hook that nobody implements."""
     for hook in hooks:
-        caller: pluggy.HookCaller = getattr(manager.hook, hook)
-        plain = [implementation for implementation in caller.get_hookimpls() if not _wraps(implementation)]
-        if len(plain) != 1:
+        plain = _implementations(manager, hook)
+        if len(plain) != 1 and (plain or hook not in OPTIONAL):
             how = "does not implement" if not plain else f"has {len(plain)} implementations of"
             raise PluginContractError(name=name, violation=f"it {how} {hook}; each backend, source and dialect hook needs exactly one")
+
+
+def _implementations(manager: pluggy.PluginManager, hook: str) -> list[pluggy.HookImpl]:
+    caller: pluggy.HookCaller = getattr(manager.hook, hook)
+    return [implementation for implementation in caller.get_hookimpls() if not _wraps(implementation)]
 
 
 def _wraps(implementation: pluggy.HookImpl) -> bool:
@@ -278,6 +285,33 @@ class Dataplane:
         """Read the counters of all rules."""
         answer = self._call(lambda hook: hook.polyplane_counters(), "counters")
         return self._items("polyplane_counters", answer, RuleCount)
+
+    def has(self, hook: str) -> bool:
+        """Whether the backend implements an optional hook."""
+        return bool(_implementations(self._manager, hook))
+
+    def show(self) -> str:
+        """Return as text what is in the kernel.
+
+        :raises BackendUnavailable: this backend cannot
+        """
+        if not self.has("polyplane_show"):
+            raise BackendUnavailable(
+                f"{self.name} cannot decode what is in the kernel; see what it would bring there with "
+                f"`polyplane render --backend {self.name}`, and what is there with the dataplane's own tools"
+            )
+        answer = self._call(lambda hook: hook.polyplane_show(), "show")
+        return self._typed("polyplane_show", answer, str)
+
+    def fill(self) -> list[Fill]:
+        """Read how full the dataplane's tables are."""
+        answer = self._call(lambda hook: hook.polyplane_fill(), "fill")
+        return self._items("polyplane_fill", answer, Fill)
+
+    def events(self) -> list[PacketEvent]:
+        """Take what the dataplane has told about packets."""
+        answer = self._call(lambda hook: hook.polyplane_events(), "events")
+        return self._items("polyplane_events", answer, PacketEvent)
 
     def teardown(self) -> Applied:
         """Remove everything that is the backend's own; works whatever version of the IR it was written for."""
@@ -373,6 +407,14 @@ class Observers:
     def counted(self, program: Program, counts: Sequence[RuleCount]) -> None:
         """Tell them the counters."""
         self._tell("polyplane_counted", program=program, counts=counts)
+
+    def filled(self, fills: Sequence[Fill]) -> None:
+        """Tell them how full the tables are."""
+        self._tell("polyplane_filled", fills=fills)
+
+    def seen(self, program: Program, events: Sequence[PacketEvent]) -> None:
+        """Tell them about packets."""
+        self._tell("polyplane_seen", program=program, events=events)
 
     def wants(self, hook: str) -> bool:
         """Whether any of them implements the hook, for facts that are costly to gather."""

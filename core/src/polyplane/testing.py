@@ -106,6 +106,11 @@ class MemoryBackend:
         return [RuleCount(rule_id=rule, packets=self._packets[rule], bytes=self._bytes[rule]) for rule in sorted(_rule_ids(self._held()))]
 
     @hookimpl
+    def polyplane_show(self) -> str:
+        """Return the canonical text of what is held."""
+        return print_program(self._held())
+
+    @hookimpl
     def polyplane_teardown(self) -> Applied:
         """Forget the program, and the file with it."""
         operations = len(diff(self._held(), EMPTY).operations)

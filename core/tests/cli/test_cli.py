@@ -20,6 +20,7 @@ from polyplane import config
 from polyplane.cli.main import app
 from polyplane.cli.run import source_flags
 from polyplane.errors import ConfigError
+from polyplane.hookspecs import hookimpl
 from polyplane.ir.features import Capabilities, Feature, Unsupported
 from polyplane.ir.program import Program
 from polyplane.ir.text import parse_program
@@ -116,6 +117,31 @@ def test_show_prints_the_canonical_text(shop: Path) -> None:
     data = json.loads(polyplane("show", shop, "-o", "json").output)
     assert data["endpoints"]["shop/db"]["addresses"] == ["10.0.0.2"]
     assert yaml.safe_load(polyplane("show", shop, "-o", "yaml").output) == data
+
+
+def test_show_from_the_kernel(shop: Path, tmp_path: Path) -> None:
+    backend = ("--backend", "memory", "--backend-option", f"file={tmp_path / 'kernel'}")
+    (tmp_path / "kernel").write_text(polyplane("show", shop).output)
+    result = polyplane("show", "--from-kernel", *backend)
+    assert (result.exit_code, result.output) == (0, polyplane("show", shop).output)
+    assert json.loads(polyplane("show", "--from-kernel", *backend, "-o", "json").output) == json.loads(
+        polyplane("show", shop, "-o", "json").output
+    )
+    for arguments, said in (((shop, "--from-kernel"), "give one of them"), ((), "or --from-kernel")):
+        refused = polyplane("show", *arguments, *backend)
+        assert refused.exit_code == 2
+        assert said in refused.stderr
+
+
+def test_a_backend_that_cannot_decode_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("polyplane.testing.MemoryBackend.polyplane_show")
+    result = polyplane("show", "--from-kernel", "--backend", "memory")
+    assert result.exit_code == 2
+    assert "memory cannot decode what is in the kernel; see what it would bring there with `polyplane render" in result.stderr
+    monkeypatch.setattr("polyplane.testing.MemoryBackend.polyplane_show", hookimpl(lambda _: "own words\n"), raising=False)
+    assert polyplane("show", "--from-kernel", "--backend", "memory").output == "own words\n"
+    data = json.loads(polyplane("show", "--from-kernel", "--backend", "memory", "-o", "json").output)
+    assert data == {"backend": "memory", "text": "own words\n"}
 
 
 def test_show_asks_for_the_node(shop: Path) -> None:

@@ -12,9 +12,10 @@ from structlog.testing import capture_logs
 from polyplane import logs
 from polyplane.config import LogFormat, LogLevel
 from polyplane.errors import ApplyError, ConfigError
-from polyplane.hookspecs import Applied, Drift
-from polyplane.ir.program import EMPTY, Program
-from polyplane.observers.log import MAX_DRIFTS, MAX_SIDE, LogObserver
+from polyplane.hookspecs import Applied, Drift, PacketEvent, PacketEventKind
+from polyplane.ir.cidr import Cidr
+from polyplane.ir.program import EMPTY, Action, Direction, IcmpType, Origin, Policy, PolicyId, Program, Rule
+from polyplane.observers.log import MAX_DRIFTS, MAX_PACKETS, MAX_SIDE, LogObserver
 from polyplane.plugins import Observers
 from polyplane.reconcile.diff import diff
 
@@ -43,9 +44,33 @@ def test_failed_and_drifted() -> None:
     assert entries[-1]["count"] == 5
 
 
-def test_it_has_no_options() -> None:
+def packet(kind: PacketEventKind, **more: object) -> PacketEvent:
+    fields = {"protocol": 6, "source_port": 40000, "port": 80, **more}
+    source, destination = Cidr.parse("10.0.0.1"), Cidr.parse("10.0.0.2")
+    return PacketEvent(kind=kind, rule_id=7, direction=Direction.INGRESS, source=source, destination=destination, **fields)  # type: ignore[arg-type]  # as a caller gives them
+
+
+def test_packets_with_the_rule_that_decided() -> None:
+    origin = Origin(kind="NetworkPolicy", namespace="shop", name="web", direction=Direction.INGRESS, index=0)
+    policy = Policy(id=PolicyId("p"), direction=Direction.INGRESS, rules=(Rule(id=7, action=Action.LOG, origin=origin),))
+    program = Program(policies={policy.id: policy})
+    echo = packet(PacketEventKind.DENY, protocol=1, source_port=0, port=0, icmp=IcmpType(8, 0))
+    with capture_logs() as entries:
+        Observers([("log", LogObserver({}))]).seen(program, [packet(PacketEventKind.LOG), echo])
+    (entry,) = entries
+    assert (entry["kind"], entry["rule"], entry["by"]) == ("log", 7, "NetworkPolicy shop/web ingress[0]")
+    assert (entry["source"], entry["destination"], entry["traffic"]) == ("10.0.0.1", "10.0.0.2", "tcp 40000 > 80")
+    with capture_logs() as entries:
+        Observers([("log", LogObserver({"denied": True}))]).seen(EMPTY, [echo] * (MAX_PACKETS + 3))
+    assert (entries[0]["kind"], entries[0]["traffic"], entries[0]["by"]) == ("deny", "icmp 8/0", "")
+    assert (len(entries), entries[-1]["event"], entries[-1]["count"]) == (MAX_PACKETS + 1, "more packets", 3)
+
+
+def test_options_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"observer\.log: unknown option 'level'"):
         LogObserver({"level": "debug"})
+    with pytest.raises(ConfigError, match="write true or false"):
+        LogObserver({"denied": "yes"})
 
 
 def test_level_and_format(capsys: pytest.CaptureFixture[str]) -> None:

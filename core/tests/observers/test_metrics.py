@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from polyplane.cluster.model import ObjectKey
 from polyplane.cluster.problems import Problem, Severity
 from polyplane.errors import ConfigError
-from polyplane.hookspecs import Applied, Arrival, Drift, Followed, RuleCount
+from polyplane.hookspecs import Applied, Arrival, Drift, Fill, Followed, RuleCount
 from polyplane.ir.program import EMPTY, Action, Direction, Origin, Policy, PolicyId, Program, Rule
 from polyplane.observers.metrics import MetricsObserver
 from polyplane.plugins import Observers
@@ -107,3 +107,8 @@ def test_packets_by_policy(registry: CollectorRegistry, read: Read) -> None:
 def test_refuses_options(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"observer\.metrics"):
         MetricsObserver(options, CollectorRegistry())
+
+
+def test_fill_levels(registry: CollectorRegistry, read: Read) -> None:
+    observers(registry).filled([Fill(name="rows", used=7, capacity=10)])
+    assert (read("polyplane_dataplane_entries", table="rows"), read("polyplane_dataplane_capacity", table="rows")) == (7, 10)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from polyplane.cluster.model import InSync, ObjectKey, PutObject, RemoveObject, SourceEvent
 from polyplane.cluster.store import Store
 from polyplane.compile.incremental import Compiler
-from polyplane.hookspecs import Followed, RuleCount, hookimpl
+from polyplane.errors import ApplyError
+from polyplane.hookspecs import Fill, Followed, PacketEvent, PacketEventKind, RuleCount, hookimpl
 from polyplane.ir.cidr import Cidr
-from polyplane.ir.program import Program
+from polyplane.ir.program import Direction, Program
 from polyplane.plugins import Dataplane, Observers, dialects
 from polyplane.reconcile.loop import Loop, Timing
 from polyplane.testing import MemoryBackend
@@ -35,11 +38,61 @@ class Counting(Ears):
         self.counted.append(program.revision)
 
 
-def loop(ears: Ears) -> Loop:
+class Watching(Ears):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fills: list[Sequence[Fill]] = []
+        self.events: list[Sequence[PacketEvent]] = []
+
+    @hookimpl
+    def polyplane_filled(self, fills: Sequence[Fill]) -> None:
+        self.fills.append(fills)
+
+    @hookimpl
+    def polyplane_seen(self, program: Program, events: Sequence[PacketEvent]) -> None:
+        self.events.append(events)
+
+
+SEEN = PacketEvent(
+    kind=PacketEventKind.DENY,
+    rule_id=7,
+    direction=Direction.INGRESS,
+    source=Cidr.parse("10.0.0.1"),
+    destination=Cidr.parse("10.0.0.2"),
+    protocol=6,
+    source_port=40000,
+    port=80,
+)
+
+
+class Telling(MemoryBackend):
+    """A dataplane with a table of ten entries, and something to say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = 0
+        self.remedy = "raise max_rows"
+        self.events: list[PacketEvent] = []
+        self.asked_for_events = 0
+
+    @hookimpl
+    def polyplane_fill(self) -> Sequence[Fill]:
+        if self.used < 0:
+            raise ApplyError("busy", backend="memory", retryable=True)
+        return (Fill(name="rows", used=self.used, capacity=10, remedy=self.remedy),)
+
+    @hookimpl
+    def polyplane_events(self) -> Sequence[PacketEvent]:
+        self.asked_for_events += 1
+        taken, self.events = self.events, []
+        return taken
+
+
+def loop(ears: Ears, backend: MemoryBackend | None = None) -> Loop:
     return Loop(
         store=Store(dialects()),
         compiler=Compiler(node="n1"),
-        dataplane=Dataplane("memory", MemoryBackend()),
+        dataplane=Dataplane("memory", backend or MemoryBackend()),
         observers=Observers([("ears", ears)]),
         timing=Timing(coalesce=0.1, audit_interval=0, count_interval=10),
     )
@@ -123,3 +176,50 @@ def test_a_late_interface_is_applied() -> None:
     assert not running.in_force
     running.step(5)
     assert running.in_force
+
+
+def test_a_table_that_is_nearly_full_is_warned_about_once() -> None:
+    backend, ears = Telling(), Watching()
+    running = loop(ears, backend)
+    running.offer(InSync(), 0)
+    running.step(0)
+    assert ears.fills[-1] == [Fill(name="rows", used=0, capacity=10, remedy="raise max_rows")]
+    said = []
+    for step, used in enumerate((7, 8, 9, -1, 7, 9), 1):
+        backend.used = used
+        with capture_logs() as entries:
+            running.step(step * 20)
+        said.append([(entry["log_level"], entry["event"].partition(",")[0]) for entry in entries])
+    assert said == [
+        [],
+        [("warning", "a table is nearly full")],
+        [],
+        [("warning", "the fill levels cannot be read")],
+        [("info", "there is room again")],
+        [("warning", "a table is nearly full")],
+    ]
+    backend.used, backend.remedy = 0, ""
+    running.step(200)
+    backend.used = 10
+    with capture_logs() as entries:
+        running.step(220)
+    assert entries == [], "a table that makes room by itself"
+
+
+def test_events_are_taken_each_second_for_those_who_want_them() -> None:
+    backend, ears = Telling(), Watching()
+    running = loop(ears, backend)
+    running.offer(InSync(), 0)
+    assert running.step(0) == 1
+    assert ears.events == [], "nothing is no news"
+    backend.events = [SEEN]
+    running.step(0.5)
+    assert ears.events == []
+    assert running.step(1) == 2
+    assert ears.events == [[SEEN]]
+
+    deaf = Telling()
+    running = loop(Ears(), deaf)
+    running.offer(InSync(), 0)
+    running.step(0)
+    assert deaf.asked_for_events == 0

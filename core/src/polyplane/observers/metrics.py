@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from polyplane.cluster.problems import Severity
 from polyplane.errors import ConfigError
-from polyplane.hookspecs import Applied, Arrival, Drift, Followed, RuleCount, hookimpl
+from polyplane.hookspecs import Applied, Arrival, Drift, Fill, Followed, RuleCount, hookimpl
 from polyplane.ir.delta import Delta
 from polyplane.ir.program import Action, Origin, Program
 
@@ -88,6 +88,8 @@ class MetricsObserver:
         self._sets = gauge("sets", "Address sets in force on this node")
         self._entries = gauge("set_entries", "Entries of all address sets")
         self._largest = gauge("set_entries_largest", "Entries of the largest address set")
+        self._used = gauge("dataplane_entries", "Entries in a table of the dataplane that has a size", ["table"])
+        self._capacity = gauge("dataplane_capacity", "Entries that a table of the dataplane has room for", ["table"])
         labels = ["kind", "policy_namespace", "policy", "direction", "verdict"]
         self._packets = counter("policy_packets", "Packets that a policy decided", labels)
         self._bytes = counter("policy_bytes", "Bytes of the packets that a policy decided", labels)
@@ -167,6 +169,13 @@ class MetricsObserver:
                 self._packets.labels(*labels).inc(packets)
                 self._bytes.labels(*labels).inc(octets)
         self._counted = fresh
+
+    @hookimpl
+    def polyplane_filled(self, fills: Sequence[Fill]) -> None:
+        """Show them."""
+        for fill in fills:
+            self._used.labels(fill.name).set(fill.used)
+            self._capacity.labels(fill.name).set(fill.capacity)
 
     # --- helpers
 

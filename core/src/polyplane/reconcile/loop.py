@@ -32,6 +32,7 @@ from polyplane.ir.delta import Delta
 from polyplane.ir.program import EMPTY, Options, Program
 from polyplane.plugins import Dataplane, Observers
 from polyplane.reconcile.diff import diff
+from polyplane.reconcile.reports import Reports
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.loop")
 
@@ -50,8 +51,10 @@ class Timing:
     batch: int = 10_000
     #: Between audits; 0: never.
     audit_interval: float = 300
-    #: Between readings of the rules' counters, if anybody wants them.
+    #: Between readings of the rules' counters, if anybody wants them, and of fill levels, if the dataplane has such.
     count_interval: float = 15
+    #: Between readings of events about packets, if anybody wants them.
+    event_interval: float = 1
     #: First pause after a retryable failure; it doubles up to the longest.
     retry_first: float = 0.5
     retry_max: float = 30
@@ -92,8 +95,7 @@ class Loop:
         self._refused = False
         self._retry_at: float | None = None
         self._audit_at: float | None = None
-        self._counting: Final = observers.wants("polyplane_counted")
-        self._count_at: float | None = None
+        self._reports: Final = Reports(dataplane, observers, count_interval=timing.count_interval, event_interval=timing.event_interval)
         self._reported_problems: Mapping[str, Problem] = {}
         self._reported_gaps: Mapping[ObjectKey, tuple[str, ...]] = {}
         self.last_error: PolyplaneError | None = None
@@ -136,12 +138,13 @@ class Loop:
         if self._store.in_sync:
             self._audit_if_due(now)
             self._settle(now)
-            self._count_if_due(now)
+            if self._settled:
+                self._reports.step(now, self._base)
             if self._audit_at is None and self._timing.audit_interval > 0 and self._settled:
                 self._audit_at = now + self._timing.audit_interval
         due = [self._flush_at if self._pending else None]
         if self._store.in_sync:
-            due += [self._audit_at, self._count_at] if self._settled else [self._retry_at]
+            due += [self._audit_at, self._reports.due] if self._settled else [self._retry_at]
         return min((at for at in due if at is not None), default=None)
 
     @property
@@ -242,18 +245,6 @@ class Loop:
         if drifts:
             self._uncertain = True
             self._observers.drifted(drifts)
-
-    def _count_if_due(self, now: float) -> None:
-        """Read the counters for those who want them."""
-        if not self._counting or not self._settled or (self._count_at is not None and now < self._count_at):
-            return
-        self._count_at = now + self._timing.count_interval
-        try:
-            counts = self._dataplane.counters()
-        except PolyplaneError as error:
-            _log.warning("the counters cannot be read, they are tried again", error=str(error))
-            return
-        self._observers.counted(self._base, counts)
 
     def _report(self) -> None:
         """Log problems that are new and those that are over."""
