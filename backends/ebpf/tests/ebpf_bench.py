@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from types import TracebackType
 from typing import Self
@@ -37,7 +38,7 @@ class Bench:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for descriptor in self.programs.values():
-            syscall.os.close(descriptor)
+            os.close(descriptor)
         self.kernel.close()
 
     def bring(self, program: Program) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,19 +14,24 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from ebpf_cases import DNS, ECHO, SMALL, WEB, made, start
+from ebpf_bench import frame_of
+from ebpf_cases import CLIENT, DNS, ECHO, ISOLATION, SERVER, SMALL, WEB, made, start
 from pyroute2 import IPRoute
 
 from polyplane.errors import ApplyError, BackendUnavailable, ConfigError
+from polyplane.hookspecs import PacketEvent, PacketEventKind
 from polyplane.ir.cidr import Cidr
-from polyplane.ir.program import DenyAction, EndpointId, Match, Options, PortRange, Program
+from polyplane.ir.evaluate import Packet, evaluate
+from polyplane.ir.program import DenyAction, Direction, EndpointId, Match, Options, PortRange, Program
+from polyplane.ir.text import parse_program
 from polyplane.reconcile.diff import diff
 from polyplane_ebpf import bytecode, detect, namespace, syscall
 from polyplane_ebpf.__main__ import main
 from polyplane_ebpf.answers import _filters
 from polyplane_ebpf.backend import EbpfBackend
 from polyplane_ebpf.kernel import explain
-from polyplane_ebpf.options import EbpfOptions
+from polyplane_ebpf.maps import Hook
+from polyplane_ebpf.options import SIZES, EbpfOptions
 from polyplane_ebpf.syscall import AttachType, ProgramType, Refused
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs and make namespaces")
@@ -158,6 +165,96 @@ def test_other_instructions_take_over_the_same_maps(node: str, monkeypatch: pyte
     assert {pin.name.rpartition("_")[2] for pin in directory(node).glob("link_*")} == {after.tag}
 
 
+def test_links_that_were_detached_by_force_are_noticed_and_come_back(node: str) -> None:
+    program = wired(made(WEB))
+    held = backend(node)
+    held.polyplane_apply(start(program))
+    (pin,) = directory(node).glob("link_6_forward_*")
+    link = syscall.open_pinned(str(pin))
+    syscall.detach_link(link)
+    os.close(link)
+    assert [(drift.subject, drift.found) for drift in held.polyplane_audit(program)] == [(pin.name, "missing")]
+    assert held.polyplane_audit(program), "asking changes nothing"
+    assert held.polyplane_apply(start(program)).detail == {"links": 1}
+    assert held.polyplane_audit(program) == []
+    assert backend(node).polyplane_apply(start(program)).operations == 0
+
+
+def test_the_kernel_is_shown_as_a_program(node: str) -> None:
+    with pytest.raises(BackendUnavailable, match="nothing of this version is pinned"):
+        backend(node).polyplane_show()
+    program = wired(made(WEB, options=REJECT))
+    backend(node).polyplane_apply(start(program))
+    found = parse_program(backend(node).polyplane_show())
+    assert {one.interface: one.addresses for one in found.endpoints.values()} == {
+        one.interface: one.addresses for one in program.endpoints.values()
+    }
+    assert found.options == REJECT
+    packet = Packet(source=CLIENT, destination=SERVER, protocol=6, source_port=1, port=80)
+    for port in (80, 81):
+        wanted, got = (evaluate(one, replace(packet, port=port)) for one in (program, found))
+        assert (got.verdict, got.decision.rule_id) == (wanted.verdict, wanted.decision.rule_id)
+
+
+def test_fill_levels(node: str) -> None:
+    held = backend(node)
+    assert held.polyplane_fill() == ()
+    held.polyplane_apply(start(wired(made(WEB))))
+    fills = {fill.name: fill for fill in held.polyplane_fill()}
+    found = held._kernel.fill()
+    assert {name: (fill.used, fill.capacity) for name, fill in fills.items() if name != "connections"} == {
+        name: level for name, level in found.items() if name != "connections"
+    }
+    assert fills["policy"].remedy == "raise [backend.ebpf] max_rows"
+    assert fills["owners"].used == 4
+    assert all(fill.remedy.rpartition(" ")[2] in SIZES for fill in fills.values())
+
+
+def test_events_name_the_rule(node: str) -> None:
+    held = backend(node, events=3)
+    held.polyplane_apply(start(wired(made(WEB))))
+    (pin,) = directory(node).glob("program_polyplane_filter_*")
+    program = syscall.open_pinned(str(pin))
+    packet = Packet(source=CLIENT, destination=SERVER, protocol=6, source_port=40000, port=81)
+    for port in (80, *[81] * 10):
+        context = struct.pack("=BB", Hook.FORWARD, 2).ljust(48, b"\0")
+        syscall.try_program(program, frame_of(replace(packet, port=port)), context=context)
+    os.close(program)
+    events = held.polyplane_events()
+    assert 3 <= len(events) <= 3 * syscall.possible_processors() * 2, "no more than asked for in a second"
+    assert set(events) == {
+        PacketEvent(
+            kind=PacketEventKind.DENY,
+            rule_id=ISOLATION,
+            direction=Direction.INGRESS,
+            source=CLIENT,
+            destination=SERVER,
+            protocol=6,
+            source_port=40000,
+            port=81,
+        )
+    }
+    assert held.polyplane_events() == ()
+
+
+def test_only_connections_that_live_count(node: str) -> None:
+    held = backend(node)
+    held.polyplane_apply(start(wired(made(WEB))))
+    connections = held._kernel.descriptor("connections")
+
+    def connection(number: int, protocol: int, age: float, *, closing: bool = False) -> None:
+        key = struct.pack("=52xB3x", protocol)[:-1] + bytes([number])
+        value = struct.pack("=8xQ9xB6x", time.monotonic_ns() - int(age * 1e9), closing)
+        syscall.update(connections, key, value)
+
+    connection(1, 6, 3600)
+    connection(2, 17, 179)
+    connection(3, 58, 1)
+    connection(4, 6, 3600, closing=True)
+    connection(5, 17, 181)
+    assert {fill.name: fill.used for fill in held.polyplane_fill()}["connections"] == 3
+
+
 def test_an_interface_that_is_made_anew_is_found(node: str) -> None:
     program = wired(made(WEB))
     held = backend(node)
@@ -181,7 +278,7 @@ def test_what_does_not_fit_is_refused_before_anything_changes(node: str) -> None
     assert not refused.value.retryable
     assert backend(node, max_rows=64).polyplane_audit(program) == []
     assert held.polyplane_apply(start(program)).operations == 0
-    assert held.fill()["policy"] == (len(held._layout.content["policy"]), 64) if held._layout else False
+    assert next(fill for fill in held.polyplane_fill() if fill.name == "policy").used <= 64
 
 
 @pytest.mark.parametrize("attach", ["tcx", "clsact"])

@@ -25,8 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("counters", help="print packets and bytes by rule id")
     commands.add_parser("events", help="print denied and logged packets as they come")
     commands.add_parser("forget", help="forget all connections")
-    damage = commands.add_parser("damage", help="remove the first entry of a map, for tests of the audit")
-    damage.add_argument("map", choices=DEFINED)
+    damage = commands.add_parser("damage", help="remove the first entry of a map, or detach a link, for tests of the audit")
+    damage.add_argument("what", choices=(*DEFINED, "link"))
     given = parser.parse_args(arguments)
     try:
         kernel = Kernel(EbpfOptions.parse({key: value for key in ("netns", "instance") if (value := getattr(given, key)) is not None}))
@@ -61,13 +61,16 @@ def _run(kernel: Kernel, given: argparse.Namespace) -> None:
                 print(_line(event), flush=True)
     elif given.command == "forget":
         kernel.forget("connections")
+    elif given.what == "link":
+        link = syscall.open_pinned(str(kernel.place.directory / next(iter(kernel.wanted_links()))))
+        syscall.detach_link(link)
     else:
-        key = next(syscall.keys_of(kernel.descriptor(given.map), SPECS[given.map].key))
-        syscall.delete(kernel.descriptor(given.map), key)
+        key = next(syscall.keys_of(kernel.descriptor(given.what), SPECS[given.what].key))
+        syscall.delete(kernel.descriptor(given.what), key)
 
 
 def _line(event: Event) -> str:
-    ports = f" ports {event.source_port} → {event.port}" if event.port else f" type {event.icmp[0]}/{event.icmp[1]}" if event.icmp else ""
+    ports = f" ports {event.source_port} → {event.port}" if event.port else f" type {event.icmp}" if event.icmp else ""
     who = f"{event.source.address_text} → {event.destination.address_text} protocol {event.protocol}{ports}"
     return f"{event.time:.3f} {event.kind.name.lower()} {event.direction} rule {event.rule_id} {who}"
 

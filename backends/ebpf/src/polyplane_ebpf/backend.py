@@ -5,25 +5,32 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Final
 
-from polyplane.errors import ApplyError
-from polyplane.hookspecs import Applied, Drift, RuleCount, hookimpl
+from polyplane.errors import ApplyError, BackendUnavailable
+from polyplane.hookspecs import Applied, Drift, Fill, PacketEvent, RuleCount, hookimpl
 from polyplane.ir.delta import Delta
 from polyplane.ir.features import Capabilities, Feature
 from polyplane.ir.program import EMPTY, Direction, Program
+from polyplane.ir.text import print_program
 from polyplane_ebpf import detect, namespace
 from polyplane_ebpf.answers import Answers
 from polyplane_ebpf.changes import Changes, difference
 from polyplane_ebpf.decode import describe
 from polyplane_ebpf.encode import EndpointValue
-from polyplane_ebpf.kernel import NAME, Kernel
+from polyplane_ebpf.events import Events
+from polyplane_ebpf.instance import NAME
+from polyplane_ebpf.kernel import Kernel
 from polyplane_ebpf.layout import Layout, whole
 from polyplane_ebpf.maps import DEFINED, SPECS
 from polyplane_ebpf.options import EbpfOptions
+from polyplane_ebpf.readback import program_of
 from polyplane_ebpf.render import render
 
 _Content = dict[str, dict[bytes, bytes]]
+#: Events that are taken at a time at most; the ring buffer keeps the rest.
+_EVENTS: Final = 1000
 
 
 class EbpfBackend:
@@ -87,7 +94,7 @@ class EbpfBackend:
         wanted = self._native(layout)
         for name in DEFINED:
             drifts += _drifts(name, wanted[name], found[name])
-        drifts += [Drift(subject=name, expected="attached", found="missing") for name in self._kernel.missing_links()]
+        drifts += [Drift(subject=name, expected="attached", found="missing") for name in self._kernel.missing_links(probe=True)]
         missing = self._answers.missing(wanted=layout.settings.reject)
         drifts += [Drift(subject=f"answers on {name}", expected="attached", found="missing") for name in missing]
         drifts += [Drift(subject=str(path), expected="nothing", found="pinned") for path in self._kernel.surplus()]
@@ -102,6 +109,35 @@ class EbpfBackend:
         return tuple(RuleCount(rule_id=rule, packets=counters[rule][0], bytes=counters[rule][1]) for rule in sorted(counters))
 
     @hookimpl
+    def polyplane_show(self) -> str:
+        """Return the maps as the text of a program that decides as they do."""
+        if not self._kernel.open(any_size=True):
+            raise BackendUnavailable(
+                f"nothing of this version is pinned in {self._kernel.place.directory}; start the agent, or name its netns"
+            )
+        names = {number: name for name, number in namespace.interfaces(self._options.netns).items()}
+        return print_program(program_of(self._kernel.read(), self._kernel.config()[1], names))
+
+    @hookimpl
+    def polyplane_fill(self) -> Sequence[Fill]:
+        """Count entries: ours from memory, those the program makes from the kernel."""
+        if self._layout is None or not self._kernel.open():
+            return ()
+        used = {name: len(entries) for name, entries in self._layout.content.items()} | self._kernel.counts()
+        return tuple(
+            Fill(name=name, used=count, capacity=self._kernel.entries(name), remedy=f"raise [backend.ebpf] {SPECS[name].option}")
+            for name, count in used.items()
+        )
+
+    @hookimpl
+    def polyplane_events(self) -> Sequence[PacketEvent]:
+        """Take what is in the ring buffer."""
+        if not self._kernel.open():
+            return ()
+        with Events(self._kernel.descriptor("events"), SPECS["events"].entries) as events:
+            return tuple(event.told() for event in islice(events.pending(), _EVENTS))
+
+    @hookimpl
     def polyplane_teardown(self) -> Applied:
         """Remove our pins, and with them links, programs and maps; those of other layouts, too."""
         self._layout = None
@@ -109,11 +145,6 @@ class EbpfBackend:
         removed = self._kernel.remove()
         abandoned = self._kernel.sweep()
         return Applied(operations=removed + abandoned, detail={"pins": removed, "abandoned pins": abandoned})
-
-    def fill(self) -> dict[str, tuple[int, int]]:
-        """Return how many entries each map has, and how many it can have; of the layout in force."""
-        content = {name: len(entries) for name, entries in self._layout.content.items()} if self._layout is not None else {}
-        return {name: (count, self._kernel.entries(name)) for name, count in content.items()}
 
     # --- ways to apply ---
 
@@ -165,7 +196,7 @@ class EbpfBackend:
                 for stage in stages:
                     self._kernel.write(stage)
         self._interfaces = interfaces
-        detail["links"] = self._kernel.attach()
+        detail["links"] = self._kernel.attach(probe=found is not None)
         detail["answers"] = self._answers.ensure(wanted=layout.settings.reject)
         return Applied(operations=detail.total(), detail=dict(+detail))
 
@@ -191,9 +222,11 @@ class EbpfBackend:
             if max(need, old) > room or (
                 name in {"hosts", "prefixes"} and found is not None and layout.view != _view_of(found) and need + old > room
             ):
-                option = SPECS[name].option
-                remedy = f"raise [backend.ebpf] {option}" if option else "this is more than polyplane-ebpf is made for"
-                raise ApplyError(f"map {name} has room for {room} entries and {need} are needed; {remedy}", backend=NAME, retryable=False)
+                raise ApplyError(
+                    f"map {name} has room for {room} entries and {need} are needed; raise [backend.ebpf] {SPECS[name].option}",
+                    backend=NAME,
+                    retryable=False,
+                )
 
 
 def _rules_of(program: Program) -> frozenset[int]:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
+from polyplane.hookspecs import PacketEvent, PacketEventKind
 from polyplane.ir.cidr import Cidr
-from polyplane.ir.program import ICMP, ICMPV6, Direction
+from polyplane.ir.program import ICMP, ICMPV6, Direction, IcmpType
 from polyplane_ebpf import encode
 from polyplane_ebpf.maps import EventKind
 
@@ -38,7 +39,21 @@ class Event:
     protocol: int
     source_port: int
     port: int
-    icmp: tuple[int, int] | None
+    icmp: IcmpType | None
+
+    def told(self) -> PacketEvent:
+        """Return it in the words that all dataplanes share."""
+        return PacketEvent(
+            kind=PacketEventKind[self.kind.name],
+            rule_id=self.rule_id,
+            direction=self.direction,
+            source=self.source,
+            destination=self.destination,
+            protocol=self.protocol,
+            source_port=self.source_port,
+            port=self.port,
+            icmp=self.icmp,
+        )
 
 
 class Events:
@@ -101,5 +116,5 @@ def decode(content: bytes) -> Event:
         protocol=protocol,
         source_port=int.from_bytes(source_port, "big"),
         port=int.from_bytes(port, "big"),
-        icmp=(icmp[0], icmp[1]) if protocol in (ICMP, ICMPV6) else None,
+        icmp=IcmpType(icmp[0], icmp[1]) if protocol in (ICMP, ICMPV6) else None,
     )

@@ -1,29 +1,24 @@
-"""All I/O: maps, programs and links in the kernel, and their pins."""
+"""`Kernel`: one instance in the kernel, its programs and links, and their pins."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from polyplane.errors import ApplyError, BackendUnavailable
-from polyplane_ebpf import bytecode, encode, namespace, owned, syscall
+from polyplane_ebpf import bytecode, namespace, owned, syscall
 from polyplane_ebpf.btf import read_types
 from polyplane_ebpf.bytecode import Bytecode
-from polyplane_ebpf.changes import Changes
-from polyplane_ebpf.encode import Settings
-from polyplane_ebpf.maps import DEFINED, KFUNCS, OFFSETS, SPECS, Hook, MapSpec, MapType
+from polyplane_ebpf.instance import NAME, Maps
+from polyplane_ebpf.maps import KFUNCS, OFFSETS, SPECS, Hook
 from polyplane_ebpf.options import EbpfOptions
-from polyplane_ebpf.owned import Place
 from polyplane_ebpf.relocate import relocate
 from polyplane_ebpf.syscall import AttachType, ProgramType, Refused
-
-NAME: Final = "ebpf"
 
 #: Which function sits at which hook.
 HOOKS: Final[Mapping[Hook, str]] = {
@@ -34,215 +29,15 @@ HOOKS: Final[Mapping[Hook, str]] = {
 #: The one that sits where packets leave, and answers those that are refused.
 ANSWER: Final = "polyplane_answer"
 _FAMILIES: Final = (4, 6)
-_BATCH: Final = 16384
-_ONLY: Final = bytes(4)
-#: Of the map config.
-_CONFIG_SIZE: Final = SPECS["config"].value
 _SAID: Final = 600
 
 
-class Kernel:
-    """One instance in the kernel: a set of maps, the programs that read them, the links that make the kernel ask them."""
+class Kernel(Maps):
+    """A set of maps, the programs that read them, the links that make the kernel ask them."""
 
     def __init__(self, options: EbpfOptions) -> None:
-        self._maps: dict[str, int] = {}
-        self.options: Final = options
+        super().__init__(options)
         self._bytecode: Bytecode | None = None
-        self._fresh = False
-
-    @property
-    def place(self) -> Place:
-        """Where our pins are. Found anew each time: a namespace may be made again under its old name."""
-        instance = self.options.instance or owned.instance_of(namespace.identity(self.options.netns))
-        return Place(Path(self.options.bpffs), instance)
-
-    def close(self) -> None:
-        """Let go of all descriptors; what is pinned stays."""
-        for descriptor in self._maps.values():
-            os.close(descriptor)
-        self._maps = {}
-
-    def __del__(self) -> None:
-        # A map lives as long as a descriptor or a pin: whoever makes many backends must not keep the maps of all.
-        self.close()
-
-    # --- maps ----------------------------------------------------------------------------------------------------------
-
-    def entries(self, name: str) -> int:
-        """Return how many entries a map can have."""
-        return self.options.sizes.get(name, SPECS[name].entries)
-
-    def open(self, *, any_size: bool = False) -> bool:
-        """Take over the maps that are pinned; return whether there are any, complete and of our shape. Changes nothing.
-
-        ``any_size``: with whatever number of entries.
-        """
-        if self._maps and not self._fresh:
-            if all((self.place.directory / owned.map_pin(name)).exists() for name in self._maps):
-                return True
-            self.close()
-        found: dict[str, int] = {}
-        for spec in SPECS.values():
-            descriptor = self._open_map(spec, any_size=any_size)
-            if descriptor is None:
-                for other in found.values():
-                    os.close(other)
-                return False
-            found[spec.name] = descriptor
-        self.close()
-        self._maps, self._fresh = found, False
-        return True
-
-    def _open_map(self, spec: MapSpec, *, any_size: bool) -> int | None:
-        try:
-            descriptor = syscall.open_pinned(str(self.place.directory / owned.map_pin(spec.name)))
-        except FileNotFoundError:
-            return None
-        info = syscall.map_info(descriptor)
-        shape = (info.kind, info.key, info.value, info.flags) == (spec.type, spec.key, spec.value, spec.flags)
-        if shape and (any_size or info.entries == self.entries(spec.name)):
-            return descriptor
-        os.close(descriptor)
-        return None
-
-    def create(self) -> None:
-        """Make a new set of maps, which nothing uses yet."""
-        self.close()
-        for spec in SPECS.values():
-            self._maps[spec.name] = syscall.create_map(
-                spec.type, key=spec.key, value=spec.value, entries=self.entries(spec.name), flags=spec.flags, name=spec.name
-            )
-        self._fresh = True
-
-    def descriptor(self, name: str) -> int:
-        """Return the descriptor of a map in hand."""
-        return self._maps[name]
-
-    def fill(self) -> dict[str, tuple[int, int]]:
-        """Return how many entries each map has, and how many it can have."""
-        names = (*DEFINED, "connections", "counters")
-        return {name: (sum(1 for _ in syscall.keys_of(self._maps[name], SPECS[name].key)), self._room(name)) for name in names}
-
-    def _room(self, name: str) -> int:
-        return syscall.map_info(self._maps[name]).entries
-
-    def forget(self, name: str) -> None:
-        """Empty a map."""
-        syscall.delete_batch(self._maps[name], list(syscall.keys_of(self._maps[name], SPECS[name].key)))
-
-    def read(self) -> dict[str, dict[bytes, bytes]]:
-        """Return what all maps hold that a program defines."""
-        return {name: self._read(name) for name in DEFINED}
-
-    def _read(self, name: str) -> dict[bytes, bytes]:
-        spec = SPECS[name]
-        trie = spec.type is MapType.LPM_TRIE
-        return syscall.entries_of(self._maps[name], key=spec.key, value=spec.value, trie=trie)
-
-    def write(self, changes: Changes) -> None:
-        """Bring changes into the maps, in their order."""
-        for name, puts, deletes in changes.steps():
-            keys = list(puts or deletes)
-            for at in range(0, len(keys), _BATCH):
-                part = keys[at : at + _BATCH]
-                if puts:
-                    self._put(name, part, [puts[key] for key in part])
-                elif len(part) == 1:
-                    syscall.delete(self._maps[name], part[0])
-                else:
-                    syscall.delete_batch(self._maps[name], part)
-
-    def _put(self, name: str, keys: list[bytes], values: list[bytes]) -> None:
-        try:
-            if len(keys) == 1:
-                syscall.update(self._maps[name], keys[0], values[0])
-            else:
-                syscall.update_batch(self._maps[name], keys, values)
-        except OSError as error:
-            if error.errno not in {errno.E2BIG, errno.ENOSPC}:
-                raise
-            remedy = "it must hold what was and what will be for a moment; "
-            remedy += f"raise [backend.ebpf] {SPECS[name].option}" if SPECS[name].option else "this is more than it is made for"
-            raise ApplyError(
-                f"map {name} with its {self.entries(name)} entries is full: {remedy}", backend=NAME, retryable=False
-            ) from error
-
-    def config(self) -> tuple[int, Settings]:
-        """Return the generation of the tables and the settings."""
-        content = syscall.lookup(self._maps["config"], _ONLY, _CONFIG_SIZE)
-        return encode.unpack_config(content or bytes(_CONFIG_SIZE))
-
-    @contextlib.contextmanager
-    def changing(self, settings: Settings) -> Iterator[None]:
-        """Make the programs ask the tables about every packet while they change, and anew about each connection afterwards.
-
-        An odd generation that an agent left when it died is continued.
-        """
-        generation = self.config()[0] | 1
-        syscall.update(self._maps["config"], _ONLY, settings.pack(generation))
-        yield
-        syscall.update(self._maps["config"], _ONLY, settings.pack(generation + 1))
-
-    def counters(self) -> dict[int, tuple[int, int]]:
-        """Return packets and bytes by rule id, summed over processors."""
-        spec, processors = SPECS["counters"], syscall.possible_processors()
-        found = {}
-        for key, value in syscall.entries_of(self._maps["counters"], key=spec.key, value=spec.value * processors, trie=False).items():
-            numbers = memoryview(value).cast("Q")
-            found[int.from_bytes(key, sys.byteorder)] = (sum(numbers[::2]), sum(numbers[1::2]))
-        return found
-
-    def keep_counters(self, rules: frozenset[int]) -> None:
-        """Remove the counters of all other rules, so that there is room for new ones."""
-        spec, descriptor = SPECS["counters"], self._maps["counters"]
-        gone = [key for key in syscall.keys_of(descriptor, spec.key) if int.from_bytes(key, sys.byteorder) not in rules]
-        syscall.delete_batch(descriptor, gone)
-
-    def answering(self) -> set[int]:
-        """Return the numbers of the devices whose refused packets are let go to be answered."""
-        spec = SPECS["answering"]
-        entries = syscall.entries_of(self._maps["answering"], key=spec.key, value=spec.value, trie=False)
-        return {int.from_bytes(key, sys.byteorder) for key in entries}
-
-    def set_answering(self, ifindex: int, *, on: bool) -> None:
-        """Say whether a device has the program that answers. Only after it is attached, and until it is detached."""
-        key = ifindex.to_bytes(4, sys.byteorder)
-        if on:
-            syscall.update(self._maps["answering"], key, bytes(4))
-        else:
-            syscall.delete(self._maps["answering"], key)
-
-    def forget_notes(self, before: int) -> None:
-        """Remove notes about packets that were lost on their way; ``before`` in nanoseconds of the monotonic clock."""
-        spec = SPECS["notes"]
-        entries = syscall.entries_of(self._maps["notes"], key=spec.key, value=spec.value, trie=False)
-        stale = [key for key, value in entries.items() if int.from_bytes(value[:8], sys.byteorder) < before]
-        syscall.delete_batch(self._maps["notes"], stale)
-
-    def inherit(self) -> None:
-        """Copy the connections that older sets of maps know, so that none is cut when another set takes over.
-
-        Each is asked about anew: the generation they come with is none of ours.
-        """
-        spec, no_generation = SPECS["connections"], b"\xff" * 8
-        for directory in (self.place.directory, *self.place.others()):
-            try:
-                old = syscall.open_pinned(str(directory / owned.map_pin("connections")))
-            except OSError:
-                continue
-            try:
-                info = syscall.map_info(old)
-                if (info.kind, info.key, info.value) != (spec.type, spec.key, spec.value):
-                    continue
-                known = syscall.entries_of(old, key=spec.key, value=spec.value, trie=False)
-            finally:
-                os.close(old)
-            keys = list(known)
-            for at in range(0, len(keys), _BATCH):
-                part = keys[at : at + _BATCH]
-                syscall.update_batch(self._maps["connections"], part, [no_generation + known[key][8:] for key in part])
-
-    # --- programs and links --------------------------------------------------------------------------------------------
 
     def tag(self) -> str:
         """Return the tag of the bytecode that should be in the kernel."""
@@ -255,9 +50,42 @@ class Kernel:
         tag, number = self.tag(), namespace.identity(self.options.netns)
         return {owned.link_pin(family, hook.name.lower(), number, tag): (family, hook) for hook in HOOKS for family in _FAMILIES}
 
-    def missing_links(self) -> list[str]:
-        """Return the names of links that should be there and are not."""
-        return [name for name in self.wanted_links() if self._fresh or not (self.place.directory / name).exists()]
+    def missing_links(self, *, probe: bool = False) -> list[str]:
+        """Return the names of links that should be there and are not; with ``probe`` also those that were detached by force."""
+        directory = self.place.directory
+        missing = [name for name in self.wanted_links() if self._fresh or not (directory / name).exists()]
+        if probe and len(missing) < len(self.wanted_links()):
+            dead = namespace.inside(self.options.netns, self._dead_links)
+            missing += [name for name in dead if name not in missing]
+        return missing
+
+    def _dead_links(self) -> list[str]:
+        """Return the names of links that are pinned but not attached any more; called inside the node's namespace.
+
+        A link that was detached (BPF_LINK_DETACH) says of itself what it said before, and few kernels have
+        CONFIG_NETFILTER_NETLINK_HOOK to ask the hook instead. But no two BPF programs can have one priority of a hook: whoever
+        can take the place of a link has found it empty. It is left at once.
+        """
+        dead = []
+        directory = self.place.directory
+        for name, (family, hook) in self.wanted_links().items():
+            with contextlib.ExitStack() as stack:
+                try:
+                    link = syscall.open_pinned(str(directory / name))
+                    stack.callback(os.close, link)
+                    program = syscall.open_pinned(str(directory / owned.program_pin(HOOKS[hook], self.tag())))
+                    stack.callback(os.close, program)
+                except FileNotFoundError:
+                    continue
+                priority = syscall.link_info(link).detail[2]
+                try:
+                    os.close(syscall.link_netfilter(program, family=family, hook=hook, priority=priority, defragment=True))
+                except OSError as error:
+                    if error.errno != errno.EBUSY:
+                        raise
+                else:
+                    dead.append(name)
+        return dead
 
     def surplus(self) -> list[Path]:
         """Return pins and directories of ours that should not be there: of other layouts, programs or namespaces."""
@@ -271,12 +99,12 @@ class Kernel:
         )
         return [*inside, *self.place.others()]
 
-    def attach(self) -> int:
+    def attach(self, *, probe: bool = False) -> int:
         """Attach and pin what is missing, then remove what is surplus; return the number of links that came and went.
 
-        New links are there before old ones go: in between both are asked, and both must allow.
+        ``probe``: also what was detached by force. New links are there before old ones go: in between both are asked, and both must allow.
         """
-        missing = self.missing_links()
+        missing = self.missing_links(probe=probe)
         directory = self.place.draft if self._fresh else self.place.directory
         if missing or self._fresh:
             owned.mount(self.place.bpffs)
@@ -294,6 +122,7 @@ class Kernel:
             for name in missing:
                 family, hook = wanted[name]
                 link = namespace.inside(self.options.netns, partial(self._link, programs[HOOKS[hook]], family, hook))
+                (directory / name).unlink(missing_ok=True)  # of a link that is attached no more
                 syscall.pin(link, str(directory / name))
                 os.close(link)
             for descriptor in programs.values():

@@ -53,12 +53,12 @@ class MapSpec:
 
 _SPECS: Final = (
     MapSpec(name="interfaces", number=1, type=MapType.HASH, key=4, value=48, entries=4096, flags=NO_PREALLOC, option="max_endpoints"),
-    MapSpec(name="owners", number=2, type=MapType.HASH, key=20, value=48, entries=16384, flags=NO_PREALLOC),
+    MapSpec(name="owners", number=2, type=MapType.HASH, key=20, value=48, entries=16384, flags=NO_PREALLOC, option="max_addresses"),
     MapSpec(name="hosts", number=3, type=MapType.HASH, key=20, value=8, entries=262144, flags=NO_PREALLOC, option="max_hosts"),
     MapSpec(name="prefixes", number=4, type=MapType.LPM_TRIE, key=24, value=8, entries=131072, flags=NO_PREALLOC, option="max_prefixes"),
     MapSpec(name="policy", number=5, type=MapType.LPM_TRIE, key=24, value=16, entries=524288, flags=NO_PREALLOC, option="max_rows"),
     MapSpec(name="paths", number=6, type=MapType.LPM_TRIE, key=16, value=32, entries=65536, flags=NO_PREALLOC, option="max_paths"),
-    MapSpec(name="node", number=7, type=MapType.HASH, key=20, value=4, entries=1024, flags=NO_PREALLOC),
+    MapSpec(name="node", number=7, type=MapType.HASH, key=20, value=4, entries=1024, flags=NO_PREALLOC, option="max_node_addresses"),
     MapSpec(name="config", number=8, type=MapType.ARRAY, key=4, value=24, entries=1),
     MapSpec(name="connections", number=9, type=MapType.LRU_HASH, key=56, value=32, entries=131072, option="max_connections"),
     MapSpec(name="counters", number=10, type=MapType.PERCPU_HASH, key=4, value=16, entries=65536, flags=NO_PREALLOC, option="max_counters"),
@@ -95,6 +95,11 @@ KFUNCS: Final = ("bpf_dynptr_from_skb", "bpf_cast_to_kern_ctx")
 #: Log records that one decision can cause.
 LOGS: Final = 6
 
+#: Nanoseconds after the last packet that a connection lives, by protocol.
+LIFETIMES: Final[Mapping[int, int]] = {6: 432_000 * 10**9, 132: 432_000 * 10**9, 1: 30 * 10**9, 58: 30 * 10**9}
+LIFETIME_OTHER: Final = 180 * 10**9
+LIFETIME_CLOSING: Final = 60 * 10**9
+
 
 class EventKind(IntEnum):
     """Why there is an event."""
@@ -119,5 +124,7 @@ def definitions() -> dict[str, int]:
     numbers |= {f"OFFSET_{struct.upper()}_{field.upper()}": PLACEHOLDER_OFFSET + at for at, (struct, field) in enumerate(OFFSETS)}
     numbers |= {f"KFUNC_{name.removeprefix('bpf_').upper()}": PLACEHOLDER_KFUNC + at for at, name in enumerate(KFUNCS)}
     numbers |= {f"EVENT_{kind.name}": kind.value for kind in EventKind}
+    numbers |= {"LIFETIME_TCP": LIFETIMES[6], "LIFETIME_ICMP": LIFETIMES[1]}
+    numbers |= {"LIFETIME_OTHER": LIFETIME_OTHER, "LIFETIME_CLOSING": LIFETIME_CLOSING}
     numbers |= {f"HOOK_{hook.name}": hook.value for hook in Hook}
     return numbers | {"LOGS": LOGS, "V4_MAPPED": int.from_bytes(b"\0\0\xff\xff", sys.byteorder)}

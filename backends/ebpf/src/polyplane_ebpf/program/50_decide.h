@@ -3,10 +3,10 @@
 INLINE u64 lifetime(u8 protocol, u8 closing)
 {
     if (closing)
-        return 60 * SECOND;
+        return LIFETIME_CLOSING;
     if (protocol == TCP || protocol == SCTP)
-        return 5 * 86400 * SECOND;
-    return protocol == ICMP || protocol == ICMPV6 ? 30 * SECOND : 180 * SECOND;
+        return LIFETIME_TCP;
+    return protocol == ICMP || protocol == ICMPV6 ? LIFETIME_ICMP : LIFETIME_OTHER;
 }
 
 INLINE struct connection *connection_of(const struct flow *flow, u64 now)
