@@ -12,9 +12,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from types import FrameType
@@ -28,12 +27,13 @@ from polyplane.cluster.model import Change, SourceEvent
 from polyplane.cluster.sources import manifests
 from polyplane.cluster.store import Store
 from polyplane.compile.incremental import Compiler
-from polyplane.config import LIVE, Config, Locate
+from polyplane.compile.places import Places
+from polyplane.config import LIVE, Config, UnknownPods
 from polyplane.errors import ConfigError, PolyplaneError
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.features import ALL_FEATURES, Capabilities
 from polyplane.ir.program import Options, Program
-from polyplane.locate import Locator
+from polyplane.locate import make_locator
 from polyplane.plugins import Dataplane, dialects, load_backend, load_observers, load_source
 from polyplane.reconcile.loop import Loop, Timing
 from polyplane.serve import Server
@@ -58,13 +58,6 @@ class _Control(Enum):
     RELOAD = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class _Located:
-    """What the locator puts on the queue."""
-
-    interfaces: Mapping[Cidr, str]
-
-
 class Agent:
     """Enforces on this node what a source says, until it is stopped; what is in force then stays in force."""
 
@@ -78,7 +71,7 @@ class Agent:
         self.config = config
         self._reread: Final = reload
         # SimpleQueue, because its put may be interrupted by a signal handler that puts, too.
-        self._queue: queue.SimpleQueue[tuple[SourceEvent, float] | _Located | _Control] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[SourceEvent, float] | Places | _Control] = queue.SimpleQueue()
         self._stopping = False
         name = config.backend
         self._dataplane: Final = load_backend(name, config.backend_options.get(name, {}), wrappers=wrappers)
@@ -86,11 +79,14 @@ class Agent:
         self._dialects: Final = dialects()
         self.store: Final = Store(self._dialects)
         detect = self._detect if config.detect_node_addresses else None
+        capabilities = self._dataplane.require_available()
         compiler = Compiler(
             node=config.node or socket.gethostname(),
-            capabilities=self._dataplane.require_available(),
+            capabilities=capabilities,
             options=config.options,
             node_addresses=detect() if detect is not None else config.own_addresses,
+            deny_strangers=config.unknown_pods is UnknownPods.DENY,
+            pod_prefixes=config.own_pod_prefixes,
         )
         self.loop: Final = Loop(
             store=self.store,
@@ -102,8 +98,7 @@ class Agent:
         )
         self.node: Final = compiler.node
         self._server: Final = Server(config.listen, alive=self.alive, ready=self.ready) if config.listen else None
-        how = config.locate
-        self._locator: Final = Locator(self._located, ports=how is Locate.PORTS) if how is not Locate.NEVER else None
+        self._locator: Final = make_locator(config, capabilities.vantage, self._located)
         self._beat = time.monotonic()
         self._was_in_force = False
 
@@ -128,9 +123,9 @@ class Agent:
         """
         with self._signals(), self._server or nullcontext(), self._locator or nullcontext(), self._source:
             _log.info("starting", backend=self.config.backend, node=self.node, source=self.config.source)
-            if self._locator is not None and not self._locator.known.wait(LOCATE_PATIENCE):
+            if self._locator is not None and (missing := self._locator.wait(LOCATE_PATIENCE)):
                 # It matters to the first apply, which would else change what an earlier run left, and change it back.
-                _log.warning("the interfaces of pods are not known yet, beginning without them")
+                _log.warning("where pods are is not known yet, beginning without it", ways=missing)
             self._source.start(self._receive, self._dialects)
             while not self._stopping:
                 self._beat = time.monotonic()
@@ -181,14 +176,14 @@ class Agent:
         """Queue an event with the time of its arrival; called from the source's threads."""
         self._queue.put((event, time.monotonic()))
 
-    def _located(self, interfaces: Mapping[Cidr, str]) -> None:
-        """Queue where addresses are; called from the locator's thread."""
-        self._queue.put(_Located(interfaces))
+    def _located(self, places: Places) -> None:
+        """Queue where pods are; called from the locator's threads."""
+        self._queue.put(places)
 
-    def _take(self, item: tuple[SourceEvent, float] | _Located | _Control) -> None:
+    def _take(self, item: tuple[SourceEvent, float] | Places | _Control) -> None:
         match item:
-            case _Located():
-                self.loop.locate(item.interfaces)
+            case Places():
+                self.loop.locate(item)
             case _Control.STOP:
                 pass
             case _Control.RELOAD:

@@ -63,14 +63,25 @@ _OTHER_TOOLS: Final = ("POLYPLANE_CONFORMANCE_", "POLYPLANE_TEST_")
 
 
 class Locate(StrEnum):
-    """How to find at which interface of the node a pod is; what its annotation says always wins."""
+    """A way to find where on the node pods are; what a pod's annotation says always wins."""
 
-    #: By host routes to interfaces that have a pod at their other end.
+    #: What fits the backend: routes, ports or ovsdb, and cni beside them.
+    AUTO = "auto"
+    #: Host routes to interfaces that have a pod at their other end.
     ROUTES = "routes"
-    #: The same, and pods on a bridge by its ports: for backends that see packets there, such as eBPF.
+    #: The same, and pods on a bridge by its ports: for backends that see packets there.
     PORTS = "ports"
-    #: Not at all: pods without an annotation go by address.
-    NEVER = "never"
+    #: Results that network plugins leave on the node: name and address of a pod before its first process starts.
+    CNI = "cni"
+    #: The database of Open vSwitch.
+    OVSDB = "ovsdb"
+
+
+class UnknownPods(StrEnum):
+    """What becomes of the traffic of addresses that are on this node and belong to no pod that the source has told of."""
+
+    ALLOW = "allow"
+    DENY = "deny"
 
 
 class LogLevel(StrEnum):
@@ -97,6 +108,7 @@ def _listed(value: object) -> object:
 
 
 _Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+_Ways = Annotated[tuple[Locate, ...], NoDecode, BeforeValidator(_listed)]
 _PluginOptions = dict[str, dict[str, Any]]
 
 
@@ -114,7 +126,11 @@ class Config(BaseSettings):
     deny_action: DenyAction = Field(DenyAction.DROP, description="what the sender of a denied packet notices")
     node_addresses: _Names = Field((), description="addresses of this node besides those of its Node object")
     detect_node_addresses: bool = Field(default=True, description="whether addresses of local interfaces count as this node's")
-    locate: Locate = Field(Locate.ROUTES, description="how to find the interfaces of pods that do not name theirs")
+    locate: _Ways = Field((Locate.AUTO,), description="ways to find where pods are that do not say it; none: by their addresses alone")
+    cni_results: str = Field("/var/lib/cni/results", description="where network plugins leave their results, for `cni`")
+    ovsdb: str = Field("unix:/run/openvswitch/db.sock", description="the database server of Open vSwitch, for `ovsdb`")
+    unknown_pods: UnknownPods = Field(UnknownPods.ALLOW, description="what becomes of traffic of pods that the source has not told of yet")
+    pod_prefixes: _Names = Field((), description="prefixes of this node's pods, for `unknown_pods`; default: those of its Node object")
     coalesce: float = Field(0.05, ge=0, le=60, description="seconds of quiet to wait for before a change is applied")
     coalesce_max: float = Field(1.0, ge=0, le=60, description="seconds after which a change is applied although more keep coming")
     retry_max: float = Field(30, gt=0, le=3600, description="longest pause, in seconds, between attempts to apply after failures")
@@ -137,6 +153,16 @@ class Config(BaseSettings):
                 raise ValueError(f"{text} is a prefix; write single addresses")
         return value
 
+    @field_validator("pod_prefixes")
+    @classmethod
+    def _prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                Cidr.parse(text)
+            except InvalidProgram as error:
+                raise ValueError(str(error)) from error
+        return value
+
     @property
     def options(self) -> Options:
         """What the program says about it."""
@@ -146,6 +172,11 @@ class Config(BaseSettings):
     def own_addresses(self) -> frozenset[Cidr]:
         """The configured addresses of the node, as host prefixes."""
         return frozenset(Cidr.parse(text) for text in self.node_addresses)
+
+    @property
+    def own_pod_prefixes(self) -> frozenset[Cidr]:
+        """The configured prefixes of the node's pods."""
+        return frozenset(Cidr.parse(text) for text in self.pod_prefixes)
 
     @classmethod
     def settings_customise_sources(

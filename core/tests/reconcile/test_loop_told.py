@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from polyplane.cluster.model import InSync, ObjectKey, PutObject, RemoveObject, SourceEvent
 from polyplane.cluster.store import Store
 from polyplane.compile.incremental import Compiler
+from polyplane.compile.places import Places
 from polyplane.errors import ApplyError
 from polyplane.hookspecs import Fill, Followed, PacketEvent, PacketEventKind, RuleCount, hookimpl
 from polyplane.ir.cidr import Cidr
@@ -172,7 +173,7 @@ def test_a_late_interface_is_applied() -> None:
     running = loop(Ears())
     tell(running, 0, pod("web", "10.0.0.1"), InSync())
     assert running.in_force
-    running.locate({Cidr.parse("10.0.0.1"): "veth1"})
+    running.locate(Places(interfaces={Cidr.parse("10.0.0.1"): "veth1"}))
     assert not running.in_force
     running.step(5)
     assert running.in_force

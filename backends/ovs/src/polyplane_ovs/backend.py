@@ -11,7 +11,7 @@ from typing import Final
 from polyplane.errors import ApplyError
 from polyplane.hookspecs import Applied, Drift, RuleCount, hookimpl
 from polyplane.ir.delta import Delta
-from polyplane.ir.features import Capabilities, Feature, Unsupported
+from polyplane.ir.features import Capabilities, Feature, Unsupported, Vantage
 from polyplane.ir.program import EMPTY, Program
 from polyplane_ovs.database import Bridge, Database, DatabaseError
 from polyplane_ovs.drift import drifts_of
@@ -67,7 +67,11 @@ class OvsBackend:
             else:
                 details += [("ovs-vswitchd", self._database.version), ("datapath", bridge.datapath_type if bridge else "no such bridge")]
         return Capabilities(
-            supported=frozenset(Feature) - unsupported, unsupported=_UNSUPPORTED, missing=self._switch.missing(), details=tuple(details)
+            supported=frozenset(Feature) - unsupported,
+            unsupported=_UNSUPPORTED,
+            missing=self._switch.missing(),
+            details=tuple(details),
+            vantage=Vantage.SWITCH,
         )
 
     @hookimpl

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from polyplane.cluster.addresses import parse_address
+from polyplane.cluster.addresses import parse_address, parse_prefix
 from polyplane.cluster.fields import shown
 from polyplane.cluster.metadata import DEFAULT_NAMESPACE, raw_metadata
 from polyplane.cluster.model import ContainerPort, Namespace, Node, Pod
@@ -90,8 +90,14 @@ class _NodeStatus(_Struct):
     addresses: list[_NodeAddress | None] | None = None
 
 
+class _NodeSpec(_Struct):
+    pod_cidr: str | None = msgspec.field(default=None, name="podCIDR")
+    pod_cidrs: list[str | None] | None = msgspec.field(default=None, name="podCIDRs")
+
+
 class _Node(_Struct):
     metadata: _Metadata
+    spec: _NodeSpec | None = None
     status: _NodeStatus | None = None
 
 
@@ -144,6 +150,12 @@ class _Object:
         if address is None:
             raise self.invalid(field, f"{shown(text or '')} is not an IP address; write one like 10.1.2.3 or fd00::3")
         return address
+
+    def prefix(self, field: str, text: str) -> Cidr:
+        found = parse_prefix(text)
+        if found is None:
+            raise self.invalid(field, f"{shown(text)} is not a prefix; write one like 10.1.2.0/24 or fd00::/64")
+        return found[0]
 
 
 def decode_pod(raw: Mapping[str, Any]) -> Pod:
@@ -245,7 +257,7 @@ def decode_namespace(raw: Mapping[str, Any]) -> Namespace:
 
 
 def decode_node(raw: Mapping[str, Any]) -> Node:
-    """Read a v1 Node with its internal and external addresses.
+    """Read a v1 Node with its internal and external addresses and the prefixes of its pods.
 
     :raises polyplane.errors.InvalidObject: naming the field
     """
@@ -257,7 +269,12 @@ def decode_node(raw: Mapping[str, Any]) -> Node:
         for index, item in enumerate((node.status.addresses if node.status else None) or ())
         if item is not None and item.type in _NODE_ADDRESS_TYPES
     }
-    return Node(name=this.name, labels=this.labels(node.metadata), addresses=tuple(sorted(addresses)))
+    spec = node.spec or _NodeSpec()
+    # podCIDRs repeats podCIDR as its first; old servers have the latter alone.
+    prefixes = {
+        this.prefix(f"spec.podCIDRs[{index}]", text) for index, text in enumerate(spec.pod_cidrs or [spec.pod_cidr]) if text is not None
+    }
+    return Node(name=this.name, labels=this.labels(node.metadata), addresses=tuple(sorted(addresses)), pod_prefixes=tuple(sorted(prefixes)))
 
 
 #: Decoders of the kinds that are no policies; all of API version v1.

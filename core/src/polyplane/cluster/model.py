@@ -295,11 +295,12 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A node of the cluster and its addresses, as host prefixes."""
+    """A node of the cluster, its addresses as host prefixes, and the prefixes from which its pods get theirs."""
 
     name: str
     labels: Labels = field(default_factory=dict)
     addresses: tuple[Cidr, ...] = ()
+    pod_prefixes: tuple[Cidr, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,13 @@ from typing import Final, TypeVar
 
 from polyplane.cluster.model import Change, ClusterPolicy, Namespace, Node, ObjectKey, Pod
 from polyplane.compile.lower import asked_names, lower, origin_of, port_names, wanted_by
+from polyplane.compile.places import Places
 from polyplane.compile.resolve import NamedPorts, PeerSets, Wanted
 from polyplane.compile.rule_ids import RuleIds
 from polyplane.compile.selection import Selection
 from polyplane.compile.selectors import PodIndex
 from polyplane.compile.stacks import build_stack, plan
+from polyplane.compile.strangers import Strangers
 from polyplane.compile.whereabouts import Whereabouts
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.features import ALL_FEATURES, Capabilities
@@ -34,6 +36,8 @@ class Compiler:
     :param node: name of the node; pods with this ``spec.nodeName`` are its endpoints
     :param capabilities: of the backend; what it cannot do fails closed (`unsupported` says what)
     :param node_addresses: of the node, besides those its Node object states
+    :param deny_strangers: whether what is on this node and belongs to no known pod is denied all traffic
+    :param pod_prefixes: of this node's pods, for that; without any those that its Node object states
     """
 
     def __init__(
@@ -43,6 +47,8 @@ class Compiler:
         capabilities: Capabilities = ALL_FEATURES,
         options: Options | None = None,
         node_addresses: frozenset[Cidr] = frozenset(),
+        deny_strangers: bool = False,
+        pod_prefixes: Iterable[Cidr] = (),
     ) -> None:
         self.node: Final = node
         self.capabilities: Final = capabilities
@@ -51,11 +57,11 @@ class Compiler:
         self.recomputations: Final[Counter[str]] = Counter()
         #: What the backend cannot do of each active policy, by direction; such parts fail closed.
         self._gaps: Final[dict[ObjectKey, dict[Direction, tuple[str, ...]]]] = {}
-        self._whereabouts: Final = Whereabouts(node_addresses)
         self._pods: Final = PodIndex()
         self._sets: Final = PeerSets(self._pods, self.recomputations)
         self._ids: Final = RuleIds()
-        self._selection: Final = Selection(node, self._pods, self.recomputations)
+        self._whereabouts: Final = Whereabouts(node, node_addresses, Strangers(pod_prefixes, self._ids) if deny_strangers else None)
+        self._selection: Final = Selection(self._pods, self.recomputations)
         self._active: Final[dict[ObjectKey, ClusterPolicy]] = {}
         self._named_users: Final[dict[NamedPorts, set[ObjectKey]]] = {}
         self._name_owner: Final[dict[str, ObjectKey]] = {}
@@ -82,14 +88,11 @@ class Compiler:
         self._whereabouts.give_addresses(node_addresses)
         return self._publish()
 
-    def set_interfaces(self, interfaces: Mapping[Cidr, str]) -> Program:
-        """Tell at which interface of the node an address is, for pods that do not say it; return the program with them."""
-        moved = self._whereabouts.give_interfaces(interfaces)
-        self._selection.dirty.update(
-            endpoint_id
-            for endpoint_id, pod in self._selection.local.items()
-            if pod.interface is None and not moved.isdisjoint(pod.addresses)
-        )
+    def set_places(self, places: Places) -> Program:
+        """Tell where on this node pods are, for those that do not say it; return the program with them."""
+        for endpoint_id, pod in self._whereabouts.give_places(places):
+            self._selection.place(endpoint_id, self._whereabouts.locate(endpoint_id, pod))
+        self._settle_active()
         return self._publish()
 
     def update(self, changes: Iterable[Change]) -> Program:
@@ -119,7 +122,7 @@ class Compiler:
         self._sets.pod_changed(old, new)
         pod = new or old
         if pod is not None and self.node in (old and old.node, new and new.node):
-            self._selection.place(EndpointId(pod.id), new)
+            self._selection.place(EndpointId(pod.id), self._whereabouts.locate(EndpointId(pod.id), new))
 
     def _namespace_changed(self, name: str, change: Change) -> None:
         before = dict(self._pods.namespace_labels(name))
@@ -205,6 +208,7 @@ class Compiler:
 
     def _mark_moved(self, names: set[str]) -> None:
         """Ids that gave way to a colliding name: lower their policies again, rebuild endpoints isolated under them."""
+        self._whereabouts.follow_ids(names)
         for name in names:
             if name in self._name_owner:
                 self._dirty_policies.add(self._name_owner[name])
@@ -222,6 +226,7 @@ class Compiler:
         self._dirty_policies.clear()
         changed: dict[str, object] = {}
         endpoints, policies = self._build_endpoints()
+        endpoints |= self._whereabouts.strangers(self._selection.local.values())
         if endpoints:
             changed["endpoints"] = _changed(self.program.endpoints, endpoints)
         if policies:
@@ -278,7 +283,7 @@ class Compiler:
 
         return Endpoint(
             id=endpoint_id,
-            interface=self._whereabouts.interface_of(pod),
+            interface=pod.interface,
             addresses=tuple(sorted(pod.addresses)),
             ingress=build_stack(plans[Direction.INGRESS], lambda policy: use(policy, Direction.INGRESS), self._ids),
             egress=build_stack(plans[Direction.EGRESS], lambda policy: use(policy, Direction.EGRESS), self._ids),

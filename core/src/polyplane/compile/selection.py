@@ -22,8 +22,7 @@ class Selection:
     :ivar deselected: policies that selected an endpoint before and may select none now; likewise
     """
 
-    def __init__(self, node: str, pods: PodIndex, recomputations: Counter[str]) -> None:
-        self._node: Final = node
+    def __init__(self, pods: PodIndex, recomputations: Counter[str]) -> None:
         self._pods: Final = pods
         self._recomputations: Final = recomputations
         self._subjects: Final[SelectorIndex[ObjectKey]] = SelectorIndex()
@@ -44,8 +43,8 @@ class Selection:
         return self._selected.get(key, ())
 
     def place(self, endpoint_id: EndpointId, pod: Pod | None) -> None:
-        """Take a pod in as an endpoint if it is one, and find the policies that select it; None: it is gone."""
-        if pod is not None and pod.node == self._node and pod.addresses and not pod.host_network:
+        """Take in an endpoint and find the policies that select it; None: it is none, or not any more."""
+        if pod is not None:
             self.local[endpoint_id] = pod
             self._local_in.setdefault(pod.namespace, set()).add(endpoint_id)
             self._select(endpoint_id)

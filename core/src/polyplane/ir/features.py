@@ -48,6 +48,17 @@ class Feature(StrEnum):
     INTERFACES = "interfaces"
 
 
+class Vantage(StrEnum):
+    """Where a backend sees packets, and so which interface of a pod means anything to it."""
+
+    #: At network devices as routing knows them: at a bridge, never at its ports.
+    DEVICES = "devices"
+    #: At ports of Linux bridges, too.
+    PORTS = "ports"
+    #: At ports of Open vSwitch.
+    SWITCH = "switch"
+
+
 @dataclass(frozen=True, slots=True)
 class Unsupported:
     """Why a feature is missing; ``since_kernel`` (``6.4``): from that version on it would be there."""
@@ -62,7 +73,8 @@ class Capabilities:
     """What a backend can do on this machine: every feature is either supported or explained.
 
     ``missing`` names what keeps the backend from running here at all, each with the remedy; empty when it can run.
-    ``details`` is free information for ``polyplane backends`` (versions, variants).
+    ``details`` is free information for ``polyplane backends`` (versions, variants). ``vantage`` says which interfaces of pods
+    are looked for on the node.
     """
 
     supported: frozenset[Feature]
@@ -70,6 +82,7 @@ class Capabilities:
     missing: tuple[str, ...] = ()
     details: tuple[tuple[str, str], ...] = ()
     ir_version: int = IR_VERSION
+    vantage: Vantage = Vantage.DEVICES
 
     def __post_init__(self) -> None:
         explained = [gap.feature for gap in self.unsupported]

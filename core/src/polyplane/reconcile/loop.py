@@ -25,6 +25,7 @@ from polyplane.cluster.model import Change, ClusterPolicy, InSync, ObjectKey, Po
 from polyplane.cluster.problems import Problem, Severity
 from polyplane.cluster.store import Store
 from polyplane.compile.incremental import Compiler
+from polyplane.compile.places import Places
 from polyplane.errors import ApplyError, PolyplaneError
 from polyplane.hookspecs import Arrival, Followed
 from polyplane.ir.cidr import Cidr
@@ -127,9 +128,9 @@ class Loop:
         self._timing = timing
         self._aim(self._compiler.set_options(options))
 
-    def locate(self, interfaces: Mapping[Cidr, str]) -> None:
-        """Take over at which interfaces of the node addresses are."""
-        self._aim(self._compiler.set_interfaces(interfaces))
+    def locate(self, places: Places) -> None:
+        """Take over where on this node pods are."""
+        self._aim(self._compiler.set_places(places))
 
     def step(self, now: float) -> float | None:
         """Do what is due at ``now``; return when to call again at the latest, None: not before the next event."""

@@ -117,11 +117,12 @@ def wait_for(condition: Callable[[], bool], what: str, *, seconds: float = 15.0)
 class AgentProcess:
     """A real ``polyplane run`` on the node under test, following a directory of manifests, or an API server if the suite does.
 
-    The server listens inside the node's network, where the agent is.
+    The server listens inside the node's network, where the agent is. ``settings`` are the agent's own, by name.
     """
 
-    def __init__(self, stage: Stage, folder: Path) -> None:
+    def __init__(self, stage: Stage, folder: Path, settings: Mapping[str, str] | None = None) -> None:
         self._stage = stage
+        self._settings = {f"POLYPLANE_{name.upper()}": value for name, value in (settings or {}).items()}
         self.directory = folder / "manifests"
         self.directory.mkdir()
         self._log = folder / "agent.log"
@@ -141,15 +142,19 @@ class AgentProcess:
         if self._server is not None:
             self._server.stop()
 
-    def write(self) -> None:
-        """Write the world's objects: to the API server, or a file each; what is gone goes there, too."""
+    def write(self, edit: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = dict) -> None:
+        """Write the world's objects: to the API server, or a file each; what is gone goes there, too.
+
+        :param edit: what to write of an object, None: nothing; the world keeps what it has
+        """
         if self._server is not None:
-            self._write_to(self._server.cluster)
+            self._write_to(self._server.cluster, edit)
             return
         wanted = {}
         for key, history in self._stage.world.history.items():
             raw = history[-1].raw
-            wanted["-".join(filter(None, key)).replace("/", "_") + ".json"] = json.dumps(raw)
+            if raw is None or (edited := edit(raw)) is not None:
+                wanted["-".join(filter(None, key)).replace("/", "_") + ".json"] = json.dumps(raw if raw is None else edited)
         for name, text in wanted.items():
             path = self.directory / name
             if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -160,8 +165,9 @@ class AgentProcess:
             if path.name not in wanted:
                 path.unlink()
 
-    def _write_to(self, cluster: Cluster) -> None:
-        wanted = self._stage.world.objects
+    def _write_to(self, cluster: Cluster, edit: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]) -> None:
+        edited = {key: edit(raw) for key, raw in self._stage.world.objects.items()}
+        wanted = {key: raw for key, raw in edited.items() if raw is not None}
         for kind in cluster.kinds:
             for (namespace, name), _ in cluster.objects(kind):
                 if (kind.kind, namespace, name) not in wanted:
@@ -194,7 +200,7 @@ class AgentProcess:
             ),
         ]
         self._process = self._stage.sandbox.spawn(
-            NODE, [*argv, "--log-format", "json", "--audit-interval", "1"], output=log, env={**os.environ}
+            NODE, [*argv, "--log-format", "json", "--audit-interval", "1"], output=log, env={**os.environ, **self._settings}
         )
         wait_for(lambda: log.exists() and '"applied"' in log.read_text(encoding="utf-8"), f"the agent's first apply, see {log}", seconds=30)
 

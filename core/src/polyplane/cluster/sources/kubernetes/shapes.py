@@ -71,8 +71,14 @@ class _NodeStatus(TypedDict, total=False):
     addresses: list[_NodeAddress | None] | None
 
 
+class _NodeSpec(TypedDict, total=False):
+    podCIDR: str | None
+    podCIDRs: list[str | None] | None
+
+
 class _Node(TypedDict, total=False):
     metadata: _Metadata
+    spec: _NodeSpec | None
     status: _NodeStatus | None
 
 
