@@ -105,12 +105,13 @@ def endpoint(name: str, interface: str | None, *addresses: str, ingress: Stack =
     )
 
 
-def program(*parts: Endpoint | Policy | AddressSet, options: Options = Options()) -> Program:  # noqa: B008 (frozen)
+def program(*parts: Endpoint | Policy | AddressSet, options: Options = Options(), nodes: tuple[str, ...] = ()) -> Program:  # noqa: B008 (frozen)
     made = Program(
         endpoints={part.id: part for part in parts if isinstance(part, Endpoint)},
         policies={part.id: part for part in parts if isinstance(part, Policy)},
         sets={part.id: part for part in parts if isinstance(part, AddressSet)},
         options=options,
+        node_addresses=frozenset(map(Cidr.parse, nodes)),
     )
     made.check()
     return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from ovs_programs import examples, web
+from backend_programs import FRONT, address_set, examples, web
 
 from polyplane.ir.program import EMPTY
 from polyplane.reconcile.diff import diff
@@ -18,7 +18,8 @@ def test_golden_whole_programs(name: str, golden: Callable[[str, str], None]) ->
 
 
 def test_golden_one_member_more(golden: Callable[[str, str], None]) -> None:
-    golden("delta-one-member", OvsBackend().polyplane_render(diff(web(), web("10.0.0.2", "10.0.0.3", "fd00::2"))))
+    more = address_set("front", *map(str, FRONT.members), "10.0.0.3")
+    golden("delta-one-member", OvsBackend().polyplane_render(diff(web(), web(members=more))))
 
 
 def test_golden_everything_goes(golden: Callable[[str, str], None]) -> None:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from backend_programs import IN, address_set, endpoint, examples, isolated, policy, program, rule, web, with_content_ids
 from hypothesis import HealthCheck, given, settings
 from ir_programs import packets, programs
-from ovs_programs import IN, address_set, endpoint, examples, isolated, policy, program, rule, web, with_content_ids
 from ovs_simulator import Switch
 
 from polyplane.ir.cidr import Cidr
@@ -64,8 +64,8 @@ def test_ports_are_followed_in_any_order() -> None:
 
 def test_a_pod_cannot_claim_the_port_of_another() -> None:
     ports = Ports.of([Port(name="veth-web", number="7", workload="shop/web", mac=MAC)])
-    victim = endpoint("web", "10.0.0.1", ingress=isolated(IN))
-    intruder = endpoint("aaa", "10.0.0.66", interface="veth-web")
+    victim = endpoint("web", None, "10.0.0.1", ingress=isolated(IN))
+    intruder = endpoint("aaa", "veth-web", "10.0.0.66")
     flows = Layout.of(program(victim, intruder), ports, OPTIONS).book.flows
     assert not any("in_port=7" in key.match and "10.0.0.66" in key.match for key in flows)
     assert any("in_port=7" in key.match and "nw_src=10.0.0.1" in key.match for key in flows)
@@ -73,8 +73,8 @@ def test_a_pod_cannot_claim_the_port_of_another() -> None:
 
 def test_two_claims_to_an_interface_take_no_policy_away() -> None:
     ports = Ports.of([Port(name="veth-web", number="7", mac=MAC)])
-    victim = endpoint("web", "10.0.0.1", interface="veth-web", ingress=isolated(IN))
-    intruder = endpoint("aaa", "10.0.0.66", interface="veth-web")
+    victim = endpoint("web", "veth-web", "10.0.0.1", ingress=isolated(IN))
+    intruder = endpoint("aaa", "veth-web", "10.0.0.66")
     flows = Layout.of(program(victim, intruder), ports, OPTIONS).book.flows
     assert not any(key.match.startswith(f"dl_dst={MAC}") for key in flows)
     assert Layout.of(program(victim), ports, OPTIONS).book.flows.keys() - flows.keys()
@@ -90,8 +90,8 @@ def test_a_port_nobody_names_is_no_trusted_one() -> None:
 def test_rules_that_differ_only_where_nobody_looks_share_their_flows() -> None:
     everybody = policy(IN, rule("all", IN, 0))
     stack = (Tier(name="admin", policies=(everybody.id,)),)
-    one = of(program(endpoint("a", "10.0.0.1", ingress=stack), everybody)).book.flows
-    two = of(program(endpoint("a", "10.0.0.1", ingress=stack), endpoint("b", "10.0.0.2", ingress=stack), everybody)).book.flows
+    one = of(program(endpoint("a", None, "10.0.0.1", ingress=stack), everybody)).book.flows
+    two = of(program(endpoint("a", None, "10.0.0.1", ingress=stack), endpoint("b", None, "10.0.0.2", ingress=stack), everybody)).book.flows
     decisions = [{key for key in flows if key.table == 14} for flows in (one, two)]
     assert decisions[0] == decisions[1]
 
@@ -106,7 +106,7 @@ def test_everything_is_there_under_other_table_numbers() -> None:
 
 def test_a_log_is_counted_by_itself() -> None:
     log = policy(IN, rule("log", IN, 0, Action.LOG), rule("log", IN, 1, Action.DENY, protocol=6))
-    flows = of(program(endpoint("a", "10.0.0.1", ingress=(Tier(name="admin", policies=(log.id,)),)), log)).book.flows
+    flows = of(program(endpoint("a", None, "10.0.0.1", ingress=(Tier(name="admin", policies=(log.id,)),)), log)).book.flows
     cookies = {value.cookie & 0xFFFF_FFFF for value in flows.values()} - {0}
     assert cookies == {each.id for each in log.rules}
 
@@ -115,7 +115,7 @@ def test_a_class_comes_before_the_ports_of_everybody() -> None:
     """Friends may do everything, nobody else anything on TCP 80: a row of those in no class must not catch a friend."""
     rules = policy(IN, rule("order", IN, 0, sets=("friends",)), rule("order", IN, 1, Action.DENY, protocol=6, ports=(PortRange(80, 80),)))
     friends = address_set("friends", "10.0.0.2")
-    enforced = program(endpoint("a", "10.0.0.1", ingress=(Tier(name="admin", policies=(rules.id,)),)), rules, friends)
+    enforced = program(endpoint("a", None, "10.0.0.1", ingress=(Tier(name="admin", policies=(rules.id,)),)), rules, friends)
     switch = Switch(of(enforced).book.flows)
     for source, allowed in (("10.0.0.2", True), ("10.0.0.3", False)):
         packet = Packet(source=Cidr.parse(source), destination=Cidr.parse("10.0.0.1"), protocol=6, port=80, source_port=9)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import pytest
-from ovs_programs import IN, address_set, endpoint, examples, isolated, policy, program, rule
+from backend_programs import IN, address_set, endpoint, examples, isolated, policy, program, rule
 
 from polyplane.errors import ApplyError
 from polyplane.ir.cidr import Cidr
@@ -67,9 +67,7 @@ def door(sandbox: Sandbox, *friends: str, port: int = 80) -> Program:
     places = {pod.id: pod for pod in sandbox.topology.pods}
     addresses = [address for friend in friends for address in places[friend].addresses]
     endpoints = [
-        replace(
-            endpoint("n", *pod.addresses, interface=pod.host_interface, ingress=isolated(IN, allow) if pod.name == "a" else ()), id=pod.id
-        )  # type: ignore[arg-type]
+        replace(endpoint("n", pod.host_interface, *pod.addresses, ingress=isolated(IN, allow) if pod.name == "a" else ()), id=pod.id)  # type: ignore[arg-type]
         for pod in places.values()
     ]
     return program(*endpoints, allow, address_set("friends", *addresses), nodes=sandbox.topology.node.addresses)
