@@ -22,6 +22,7 @@ from polyplane_conformance.probe.loop import Loop
 from polyplane_conformance.probe.model import Outcome
 from polyplane_conformance.probe.numbers import Numbers
 from polyplane_conformance.probe.place import Answer, Place
+from polyplane_conformance.probe.queues import Queue
 from polyplane_conformance.probe.rounds import Round, Settings, Trial
 from polyplane_conformance.probe.servers import serve
 from polyplane_conformance.probe.wire import Lines, Message, Order, encode
@@ -90,16 +91,19 @@ class Agent:
         serve(self._places[place], identity, ports)
         reply({})
 
-    def op_run(self, reply: Callable[[Message], None], *, orders: list[list[Any]], settings: list[float]) -> None:
+    def op_run(
+        self, reply: Callable[[Message], None], *, orders: list[list[Any]], settings: list[float], queues: list[list[str]], at_once: int
+    ) -> None:
         """Run probes to their verdicts, in rounds of a bearable size."""
         pending = [Order(*order) for order in orders]
+        waited_in = [Queue(*queue) for queue in queues]
+        size = min(at_once, _LARGEST_ROUND)
         attempts, *times = settings
         chosen = Settings(int(attempts), *times)
         results: list[list[Any]] = []
 
         def next_round() -> None:
-            batch = pending[len(results) : len(results) + _LARGEST_ROUND]
-            Round(self._loop, self._places, batch, chosen, done)
+            Round(self._loop, self._places, pending[len(results) : len(results) + size], chosen, done, queues=waited_in)
 
         def done(trials: list[Trial]) -> None:
             results.extend(_row(trial) for trial in trials)

@@ -17,6 +17,7 @@ from typing import Final, Self
 
 from polyplane.errors import PolyplaneError
 from polyplane_conformance.probe.model import Outcome, Result
+from polyplane_conformance.probe.queues import Queue
 from polyplane_conformance.probe.rounds import DEFAULT_SETTINGS, Settings
 from polyplane_conformance.probe.wire import Lines, Message, Order, encode
 
@@ -134,10 +135,17 @@ class Prober:
         for future in [self._begin("serve", place=place, identity=identity, ports=ports) for place, identity, ports in servers]:
             self._finish(future)
 
-    def run(self, orders: Sequence[Order], settings: Settings = DEFAULT_SETTINGS) -> list[Result]:
-        """Run probes, all at once, to their verdicts; results in the same order."""
+    def run(
+        self, orders: Sequence[Order], settings: Settings = DEFAULT_SETTINGS, *, queues: Iterable[Queue] = (), at_once: int = 3000
+    ) -> list[Result]:
+        """Run probes, up to ``at_once`` at a time, to their verdicts; results in the same order.
+
+        ``queues`` are those that the probes' packets wait in before anybody looks at them.
+        """
         patience = _PATIENCE + 0.05 * len(orders)
-        message = self._finish(self._begin("run", orders=[list(order) for order in orders], settings=list(settings)), patience)
+        asked = [list(order) for order in orders]
+        running = self._begin("run", orders=asked, settings=list(settings), queues=[list(queue) for queue in queues], at_once=at_once)
+        message = self._finish(running, patience)
         return [
             Result(outcome=Outcome(outcome), answered_by=who, detail=detail, seconds=seconds, packets=packets)
             for outcome, who, detail, seconds, packets in message["results"]

@@ -16,6 +16,7 @@ from polyplane_conformance.probe.attempts import Attempt, attempt
 from polyplane_conformance.probe.loop import Loop
 from polyplane_conformance.probe.model import Outcome
 from polyplane_conformance.probe.place import Answer, Place
+from polyplane_conformance.probe.queues import Drain, Queue
 from polyplane_conformance.probe.wire import Order
 
 #: How late (seconds) the loop may have been while a denial was being proved.
@@ -84,15 +85,25 @@ class Trial:
 
 
 class Round:
-    """Runs orders to their verdicts; ``done`` gets them in the orders' order."""
+    """Runs orders to their verdicts; ``done`` gets them in the orders' order. ``queues`` are those that their packets wait in."""
 
     def __init__(
-        self, loop: Loop, places: Mapping[str, Place], orders: Sequence[Order], settings: Settings, done: Callable[[list[Trial]], None]
+        self,
+        loop: Loop,
+        places: Mapping[str, Place],
+        orders: Sequence[Order],
+        settings: Settings,
+        done: Callable[[list[Trial]], None],
+        *,
+        queues: Sequence[Queue] = (),
     ) -> None:
         self.loop = loop
         self.places = places
         self.settings = settings
         self._done = done
+        self._queues = queues
+        self._draining: list[Callable[[], None]] = []
+        self._drain_next: list[Callable[[], None]] = []
         self._open = len(orders)
         self._proofs = 0
         self._trials = [Trial(order, self._settled) for order in orders]
@@ -113,7 +124,31 @@ class Round:
             trial.waiting = False
             self._open -= 1
             if not self._open:
-                self._prove()
+                if any(trial.answer is None for trial in self._trials):
+                    self.drained(self._prove)
+                else:
+                    self._prove()
+
+    def drained(self, callback: Callable[[], None]) -> None:
+        """Call back when the queues have let through what has been sent up to now."""
+        if not self._queues:
+            callback()
+            return
+        self._drain_next.append(callback)
+        if not self._draining:
+            self._drain()
+
+    def _drain(self) -> None:
+        self._draining, self._drain_next = self._drain_next, []
+        if self._draining:
+            Drain(self.loop, self.places, self._queues, self.settings.patience, self._let_go)
+
+    def _let_go(self) -> None:
+        callbacks, self._draining = self._draining, []
+        for callback in callbacks:
+            callback()
+        if not self._draining:
+            self._drain()
 
     def _prove(self) -> None:
         doubtful: dict[Order, list[Trial]] = {}
@@ -159,7 +194,7 @@ class Proof:
         for trial in self._trials:
             trial.send(self._owner.places)
         self._twin.send(self._owner.places)
-        self._owner.loop.later(self._owner.settings.interval, self._look)
+        self._owner.loop.later(self._owner.settings.interval, lambda: self._owner.drained(self._look))
 
     def _look(self) -> None:
         answer = self._twin.answer

@@ -50,6 +50,11 @@ class Order(NamedTuple):
     twin_address: str
     twin_port: int
 
+    @classmethod
+    def plain(cls, place: str, address: str, protocol: int) -> Order:
+        """Return an order without ports that nobody else need vouch for."""
+        return cls(place, address, protocol, 0, 0, place, address, 0)
+
     def as_twin(self) -> Order:
         """Return the twin's own order."""
         return self._replace(place=self.twin, address=self.twin_address, port=self.twin_port, source_port=0)

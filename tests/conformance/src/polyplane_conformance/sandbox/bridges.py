@@ -182,9 +182,17 @@ def remove_directories(prefix: str) -> None:
 # --- ip's lines, in place of those that `wiring` has for routed pods ------------------------------------------------------
 
 
+def patient_neighbours(interface: str) -> list[str]:
+    """Lines for either end: ask for neighbours in short intervals and often, for a question may be lost in front of a busy switch.
+
+    The kernel asks three times, once a second; meanwhile a probe would have given up.
+    """
+    return [f"ntable change name {table} dev {interface} retrans 250 mcast_probes 40" for table in ("arp_cache", "ndisc_cache")]
+
+
 def gateway_lines() -> list[str]:
     """Lines for a node: its end of the bridge. `wiring.base` has given it the pods' IPv4 gateway already."""
-    return [f"link set {GATEWAY} up", f"addr add {GATEWAY6}/64 dev {GATEWAY} nodad"]
+    return [f"link set {GATEWAY} up", f"addr add {GATEWAY6}/64 dev {GATEWAY} nodad", *patient_neighbours(GATEWAY)]
 
 
 def attach_pod(pod: PodSpec, pod_netns: str) -> list[str]:
@@ -207,7 +215,7 @@ def routes(node: NodeSpec, pod: PodSpec, addresses: Iterable[str], *, verb: str 
 
 def neighbour_lines(topology: Topology, pod: PodSpec) -> list[str]:
     """Lines for the pod's own namespace: who is a neighbour, and who only looks like one because its node is another."""
-    lines = []
+    lines = patient_neighbours("eth0")
     node = topology.node_of(pod)
     for address in pod.addresses:
         family = family_of(address)
