@@ -61,6 +61,13 @@ def test_nftables_states_how_it_can_be_harmed() -> None:
     assert load_gaps("nftables").damage
 
 
+def test_a_pod_may_cost_more_where_the_backend_says_why(tmp_path: Path) -> None:
+    assert written(tmp_path, "").pod_operations == 8
+    assert written(tmp_path, "pod_operations = 64\n").pod_operations == 64
+    with pytest.raises(GapError, match="pod_operations"):
+        written(tmp_path, "pod_operations = 0\n")
+
+
 def test_commands_may_ask_for_this_interpreter(tmp_path: Path) -> None:
     gaps = written(tmp_path, 'forget = ["{python}", "-V"]\n[[damage]]\nname = "d"\ncommand = ["{python}", "{x}"]\n')
     assert gaps.forget == (sys.executable, "-V")

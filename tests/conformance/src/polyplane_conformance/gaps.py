@@ -26,6 +26,10 @@ the pods of a sandbox have to be wired for this dataplane (`polyplane_conformanc
 and how to make the dataplane forget its connections, where that takes more than ``conntrack -F``; ``{python}`` is this interpreter::
 
     forget = ["{python}", "-m", "polyplane_acme", "forget"]
+
+and how many native operations one pod more or less may take, where a pod needs more of its dataplane than to be a member of sets::
+
+    pod_operations = 64              # default: 8
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -51,6 +55,8 @@ from polyplane_conformance import suite
 from polyplane_conformance.sandbox.topology import Wiring
 
 FILE: Final = "conformance.toml"
+#: What a pod costs a dataplane that knows it by its addresses and its interface.
+POD_OPERATIONS: Final = 8
 
 
 class GapError(ValueError):
@@ -84,6 +90,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     damage: tuple[Damage, ...] = ()
     wiring: Wiring = Wiring.ROUTED
     forget: tuple[str, ...] = ()
+    pod_operations: Annotated[int, msgspec.Meta(ge=1)] = POD_OPERATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,8 @@ class Gaps:
     wiring: Wiring = Wiring.ROUTED
     #: A command that makes the dataplane forget its connections, beside conntrack; empty: there is nothing to forget.
     forget: tuple[str, ...] = ()
+    #: Native operations that one pod more or less may take, however many policies there are.
+    pod_operations: int = POD_OPERATIONS
 
     def find(self, name: str, tier: str) -> Gap | None:
         """Return the gap that excuses a scenario in a tier, if any."""
@@ -139,6 +148,7 @@ def load_gaps(backend: str, file: Path | None = None) -> Gaps:
         packets=stated.packets,
         wiring=stated.wiring,
         forget=_with_python(stated.forget),
+        pod_operations=stated.pod_operations,
     )
 
 
