@@ -1,6 +1,9 @@
 """The render tier: the native text of every scenario's deltas, compared with golden files that the backend keeps.
 
 One file for each scenario: the text for every step, under a line that names it. No privileges, no kernel.
+
+Most scenarios begin with the same cluster. Where its text is long, a backend keeps it once, in ``start.txt``; the other files
+then say so in its place. The file's presence asks for that.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ from polyplane_conformance.scenario import Scenario
 
 #: Where backends keep their golden files, relative to their package or checkout.
 PLACES: Final = ("golden/conformance", "tests/golden/conformance")
+#: Where the text of the cluster that most scenarios begin with is kept, if it is kept apart.
+START: Final = "start.txt"
+_HEADING: Final = "the cluster at the start"
 
 
 class Impure(AssertionError):
@@ -35,7 +41,7 @@ def render_scenario(scenario: Scenario, dataplane: Dataplane) -> str:
     control = ControlPlane((NODE,), capabilities=dataplane.capabilities())
     program = Program()
     parts = []
-    batches = [("the cluster at the start", writes_of(world.objects.values()))]
+    batches = [(_HEADING, writes_of(world.objects.values()))]
     for number, step in enumerate(scenario.steps, 1):
         writes = [write for action in step.actions if not isinstance(action, Restart) for write in world.perform(action)]
         batches.append((f"step {number}", writes))
@@ -61,3 +67,8 @@ def golden_folder(backend: str, chosen: Path | None, root: Path) -> Path | None:
 def golden_file(folder: Path, scenario: Scenario) -> Path:
     """Return the golden file of a scenario."""
     return folder / scenario.topic / f"{scenario.name.partition('/')[2]}.txt"
+
+
+def without_start(text: str, start: str) -> str:
+    """Return a scenario's text with a pointer to ``start.txt`` in place of what that says: ``start``, the bare cast's own text."""
+    return text.replace(start, f"### {_HEADING}\nas in {START}\n", 1) if text.startswith(start) else text
