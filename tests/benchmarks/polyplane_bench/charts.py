@@ -11,12 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from polyplane_bench import charts_core
+from polyplane_bench import charts_core, charts_packets
 from polyplane_bench.figures import Result
 
 _DRAWN_FROM: Final = "drawn from "
 _CHARTS: Final[Mapping[str, Mapping[str, Callable[[Result], Any]]]] = {
     "core": {"core-cold": charts_core.cold, "core-events": charts_core.events},
+    "packets": {"packets-policies": charts_packets.policies},
 }
 #: Text stays text; nothing depends on the time or on chance.
 _STYLE: Final[dict[str, Any]] = {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from polyplane_bench import page_core
+from polyplane_bench import page_core, page_packets
 from polyplane_bench.figures import ROOT, Result
 
 #: The results that the documentation shows, and their charts.
@@ -14,6 +14,7 @@ PUBLISHED: Final = ROOT / "docs" / "reference" / "performance"
 
 _SECTIONS: Final[Mapping[str, Callable[[Result, str], list[str]]]] = {
     "core": page_core.lines,
+    "packets": page_packets.lines,
 }
 
 _HEAD: Final = """\

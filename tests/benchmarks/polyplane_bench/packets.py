@@ -1,0 +1,148 @@
+"""Section packets: what a packet costs in each dataplane and in what one could have instead, by what there is to enforce.
+
+Every variant has a small node of its own (network namespaces, loaded once), all at the same time; rounds visit them in a new
+order each, so that whatever else the machine does disturbs all alike.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from polyplane.ir.program import EMPTY
+from polyplane.plugins import load_backend
+from polyplane.reconcile.diff import diff
+from polyplane_bench import layouts
+from polyplane_bench.figures import Figure, Samples
+from polyplane_bench.programs import Load, Pod, program
+from polyplane_bench.settings import Settings, Size
+from polyplane_bench.traffic import KINDS, Round, Wire, cpu_of, pid_in
+from polyplane_conformance.sandbox import NodeSpec, PodSpec, Sandbox, Topology, Wiring
+
+CLIENT: Final = PodSpec(namespace="bench", name="client", addresses=("10.65.1.1",), ports=())
+SERVER: Final = PodSpec(namespace="bench", name="server", addresses=("10.65.1.2",), ports=())
+TOPOLOGY: Final = Topology(pods=(CLIENT, SERVER), nodes=(NodeSpec(name="node-1", addresses=("172.31.250.1",)),), hosts=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """Something to measure: a layout or a backend (``lay`` None) under a load; ``wiring`` decides what it is compared with."""
+
+    layout: str
+    load: Load
+    wiring: Wiring = Wiring.ROUTED
+    lay: layouts.Lay | None = None
+
+    def case(self) -> dict[str, str | int]:
+        """Return the case of its figures."""
+        load = self.load
+        return {
+            "layout": self.layout,
+            "wiring": str(self.wiring),
+            "policies": load.policies,
+            "endpoints": load.endpoints,
+            "addresses": load.addresses,
+            "placed": "spread" if load.spread else "one pod",
+        }
+
+
+def variants(settings: Settings) -> list[Variant]:
+    """Return what to measure."""
+    full = settings.size is Size.FULL
+    found = [Variant(layout="none", load=Load(), lay=layouts.nothing)]
+    most = 10_000 if full else 1000
+    loads = [Load(policies=0), Load(policies=1), Load(policies=1, endpoints=250), Load(policies=1000, endpoints=250)]
+    loads += [Load(policies=1000, endpoints=10, spread=False)]
+    if full:
+        loads += [Load(policies=most, endpoints=250), Load(policies=1, addresses=100_000)]
+    for backend in settings.backends:
+        wiring = Wiring.BRIDGE if backend == "ovs" else Wiring.ROUTED
+        found += [Variant(layout=backend, load=load, wiring=wiring) for load in loads]
+    if "ovs" in settings.backends:
+        found.append(Variant(layout="none", load=Load(), wiring=Wiring.BRIDGE, lay=layouts.nothing))
+        found += [
+            Variant(layout="conjunctive flows", load=load, wiring=Wiring.BRIDGE, lay=layouts.conjunctive)
+            for load in loads
+            if load.policies in (1, 1000, most) and not load.addresses
+        ]
+    for variant in ("legacy", "nft"):
+        if f"iptables-{variant}" not in settings.backends:
+            continue
+        for name, lay in (("linear chains", layouts.linear(variant)), ("ipsets and chains", layouts.ipset_chains(variant))):
+            spread = [Load(policies=1), Load(policies=1000, endpoints=250), Load(policies=1000, endpoints=10, spread=False)]
+            if full:
+                spread.append(Load(policies=most, endpoints=250))
+            found += [Variant(layout=f"{name}, {variant}", load=load, lay=lay) for load in spread]
+    if "iptables-legacy" in settings.backends:
+        found.append(Variant(layout="queue to a program", load=Load(policies=1), lay=layouts.queue))
+    return found
+
+
+@contextmanager
+def node(variant: Variant) -> Iterator[tuple[Wire, float]]:
+    """Build the node of a variant, lay out its rules, connect its pods; yield the traffic and the seconds that loading took."""
+    with ExitStack() as stack:
+        sandbox = stack.enter_context(Sandbox.build(TOPOLOGY, variant.wiring))
+        client, server = (Pod(id=spec.id, interface=spec.host_interface, address=spec.addresses[0]) for spec in (CLIENT, SERVER))
+        began = time.monotonic()
+        others: Collection[int] = ()
+        if variant.lay is not None:
+            others = variant.lay(sandbox, variant.load, client, server)
+        else:
+            name, _, choice = variant.layout.partition("-")
+            options = sandbox.backend_options() | ({"variant": choice} if choice else {})
+            backend = load_backend(name, options)
+            stack.callback(backend.teardown)
+            wanted = program(variant.load, client, server)
+            began = time.monotonic()
+            backend.apply(diff(EMPTY, wanted))
+        seconds = time.monotonic() - began
+        wire = Wire.open(sandbox.netns(CLIENT.id), sandbox.netns(SERVER.id), server.address, helpers=_helpers(sandbox, others))
+        stack.callback(wire.close)
+        yield wire, seconds
+
+
+def _helpers(sandbox: Sandbox, others: Collection[int]) -> Callable[[], float]:
+    """Return what tells the CPU seconds of the processes that handle packets besides the kernel."""
+    switches = [pid_in(switch.directory / "ovs-vswitchd.pid") for switch in sandbox.switches.values()]
+    return lambda: sum(map(cpu_of, (*switches, *others)))
+
+
+def measure(settings: Settings) -> tuple[Figure, ...]:
+    """Load every variant, then measure round after round."""
+    full = settings.size is Size.FULL
+    rounds, seconds = (15, 0.06) if full else (5, 0.03)
+    samples = Samples()
+    with ExitStack() as stack:
+        wires: list[tuple[Variant, Wire]] = []
+        for variant in variants(settings):
+            wire, seconds_to_load = stack.enter_context(node(variant))
+            settings.say(f"packets: {variant.layout}, {variant.load.label}: loaded in {seconds_to_load:.2f} s")
+            samples.add("load", "s", seconds_to_load, **variant.case())
+            wires.append((variant, wire))
+        chance = random.Random(1)  # noqa: S311 (no secret)
+        for number in range(rounds):
+            settings.say(f"packets: round {number + 1} of {rounds}")
+            chance.shuffle(wires)
+            for variant, wire in wires:
+                for kind, traffic in KINDS.items():
+                    _add(samples, variant, kind, traffic(wire, seconds))
+    return samples.figures()
+
+
+def _add(samples: Samples, variant: Variant, kind: str, found: Round) -> None:
+    if not found.units:
+        raise RuntimeError(f"packets: nothing arrives: {variant.layout}, {variant.load.label}, {kind}")
+    scale, unit = (1e9, "ns") if kind == "UDP" else (1e6, "µs")
+    if kind == "TCP_STREAM":
+        samples.add(f"{kind}, CPU", "s/GiB", found.cpu / found.units * 2**30, **variant.case())
+        samples.add(f"{kind}, rate", "Gbit/s", found.units * 8e-9 / found.wall, **variant.case())
+        return
+    samples.add(f"{kind}, CPU", unit, found.cpu / found.units * scale, **variant.case())
+    samples.add(f"{kind}, rate", "/s", found.units / found.wall, **variant.case())
+    if kind == "UDP":
+        samples.add("UDP, lost", "", found.lost / (found.units + found.lost), **variant.case())
