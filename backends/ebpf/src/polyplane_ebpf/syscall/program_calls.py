@@ -8,6 +8,7 @@ import os
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 from polyplane_ebpf.syscall.call import Command, address, attributes, bpf, bpf_buffer, buffer, packed_name
 
@@ -28,6 +29,10 @@ class AttachType(IntEnum):
     TCX_EGRESS = 47
 
 
+#: A signal interrupts the verifier; libbpf, too, tries five times then.
+_INTERRUPTIONS: Final = 4
+
+
 class Refused(Exception):  # an error is named after what happened
     """The verifier does not accept a program; ``log`` is what it says."""
 
@@ -45,6 +50,15 @@ def load_program(kind: ProgramType, code: bytes, *, name: str, attach: AttachTyp
     instructions, license_, log = buffer(code), buffer(b"GPL\0"), buffer(b"")
 
     def load(level: int, log: ctypes.Array[ctypes.c_char]) -> int:
+        for _ in range(_INTERRUPTIONS):
+            try:
+                return once(level, log)
+            except OSError as error:
+                if error.errno != errno.EAGAIN:
+                    raise
+        return once(level, log)
+
+    def once(level: int, log: ctypes.Array[ctypes.c_char]) -> int:
         return bpf(
             Command.PROG_LOAD,
             "IIQQIIQII16sII",
