@@ -15,8 +15,6 @@ from typing import Annotated, Final
 import pytest
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from polyplane.errors import PolyplaneError
@@ -28,7 +26,8 @@ from polyplane_conformance.generate import choose, generate
 from polyplane_conformance.jobs import run_jobs
 from polyplane_conformance.matrix import NoReport, read_report, to_html, to_junit, to_markdown
 from polyplane_conformance.model import explain_cell
-from polyplane_conformance.plugin import REPORT, Backend
+from polyplane_conformance.plugin import Backend
+from polyplane_conformance.progress import Bar, Watcher
 from polyplane_conformance.report import STYLES, Report
 from polyplane_conformance.scaffold import ScaffoldError, scaffold
 from polyplane_conformance.scenario import Scenario, load_scenarios
@@ -62,40 +61,6 @@ class Form(StrEnum):
 
 
 WRITERS: Final = {Form.MD: to_markdown, Form.HTML: to_html, Form.JUNIT: to_junit}
-
-
-class _Progress:
-    """Shows the run as it goes and keeps its report; a pytest plugin."""
-
-    def __init__(self) -> None:
-        self.report = Report()
-        #: Modules that could not even be collected, with the reason.
-        self.broken: list[str] = []
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=_err, transient=True)
-        self._task: TaskID | None = None
-        self._shown = 0
-
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.failed:
-            self.broken.append(report.longreprtext)
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self.report = session.config.stash[REPORT]
-        self._progress.start()
-        self._task = self._progress.add_task("collected", total=len(session.items))
-
-    def pytest_runtest_logfinish(self) -> None:
-        for entry in self.report.entries[self._shown :]:
-            if entry.status == "failed":
-                self._progress.console.print(f"[{STYLES['failed']}]failed[/] {entry.tier} {entry.backend} {entry.name}")
-        self._shown = len(self.report.entries)
-        if self._task is not None:
-            latest = self.report.entries[-1].name if self.report.entries else ""
-            self._progress.update(self._task, advance=1, description=escape(f"{latest:<48.48}"))
-
-    def pytest_sessionfinish(self) -> None:
-        self._progress.stop()
 
 
 @app.command("list")
@@ -176,19 +141,19 @@ def run(
     arguments += [part for text in tag or [] for part in ("--polyplane-tag", text)]
     arguments += [part for one in tier or [] for part in ("--polyplane-tier", one.value)]
     if jobs > 1:
-        with tempfile.TemporaryDirectory() as folder, _err.status(f"running in {jobs} processes"):
-            together, broken = run_jobs([*arguments, "-q"], jobs, Path(folder))
+        with tempfile.TemporaryDirectory() as folder, Bar(_err) as bar:
+            together, broken = run_jobs([*arguments, "-q"], jobs, Path(folder), bar)
         if report is not None:
             together.write(report)
         _show(together, broken, explain=explain)
         raise typer.Exit(1 if broken else together.exit_code)
-    progress = _Progress()
-    with tempfile.TemporaryDirectory() as nowhere, contextlib.redirect_stdout(sys.stderr):
-        code = pytest.main([*arguments, "-p", "no:terminal", "--rootdir", nowhere], plugins=[progress])
+    with tempfile.TemporaryDirectory() as nowhere, contextlib.redirect_stdout(sys.stderr), Bar(_err) as bar:
+        watcher = Watcher(bar)
+        code = pytest.main([*arguments, "-p", "no:terminal", "--rootdir", nowhere], plugins=[watcher])
     if report is not None:
-        progress.report.write(report)
-    _show(progress.report, progress.broken, explain=explain)
-    raise typer.Exit(1 if progress.broken or code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) else progress.report.exit_code)
+        watcher.report.write(report)
+    _show(watcher.report, watcher.broken, explain=explain)
+    raise typer.Exit(1 if watcher.broken or code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) else watcher.report.exit_code)
 
 
 def _show(report: Report, broken: list[str], *, explain: bool) -> None:
@@ -246,6 +211,7 @@ def fuzz(
     from polyplane_conformance.fuzz import Figures, Fuzzer
 
     names = [name for text in backend for name in text.split(",") if name]
+    directory.mkdir(parents=True, exist_ok=True)
     try:
         trial = tuple(Backend(name, _options_of(name, option or []), load_gaps(name)) for name in names)
         for one in trial:
@@ -263,7 +229,8 @@ def fuzz(
                 _out.print(
                     f"{'disagreement' if finding.steady else 'unsteady disagreement'}: {path}", style=STYLES["failed"], highlight=False
                 )
-                _out.print("\n".join(finding.problems[:5]), markup=False, highlight=False)
+                more = [f"… and {len(finding.problems) - 5} more"] if len(finding.problems) > 5 else []
+                _out.print("\n".join([*finding.problems[:5], *more]), markup=False, highlight=False, soft_wrap=True)
                 repeat = f"polyplane-conformance run --tier netns --file {path} --backend {names[0]}"
                 _out.print(f"again: {repeat}", markup=False, highlight=False, soft_wrap=True)
                 if first:

@@ -5,34 +5,49 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
+from polyplane_conformance.progress import Bar, Diaries
 from polyplane_conformance.report import Report
 
 #: Statuses of pytest after which there is a report: all passed, some failed, none were chosen.
 _SOUND: Final = (0, 1, 5)
+#: Seconds between two looks at how far the processes are.
+_LOOK: Final = 0.2
 
 
-def run_jobs(arguments: Sequence[str], jobs: int, folder: Path) -> tuple[Report, list[str]]:
+def shards(weights: Sequence[float], parts: int) -> Iterator[int]:
+    """Yield for each test the part that it belongs to, from 1: neighbours stay together, parts weigh about the same."""
+    total = sum(weights)
+    for weight, after in zip(weights, accumulate(weights), strict=True):
+        yield min(int((after - weight / 2) / total * parts), parts - 1) + 1
+
+
+def run_jobs(arguments: Sequence[str], jobs: int, folder: Path, bar: Bar) -> tuple[Report, list[str]]:
     """Run pytest so many times at once; return all entries in one report, and what processes without one have said.
 
     :param arguments: pytest's, without a report
     :param folder: an empty one, for what the processes write
     """
-    running = []
+    running: list[subprocess.Popen[bytes]] = []
     for number in range(1, jobs + 1):
-        shard = ["--polyplane-shard", f"{number}/{jobs}", "--polyplane-report", str(folder / f"{number}.json"), "--rootdir", str(folder)]
-        output = (folder / f"{number}.log").open("w", encoding="utf-8")
-        argv = [sys.executable, "-m", "pytest", *arguments, *shard]
-        running.append((subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT), output))
+        own = {"shard": f"{number}/{jobs}", "report": f"{folder / str(number)}.json", "diary": f"{folder / str(number)}.diary"}
+        argv = [sys.executable, "-m", "pytest", *arguments, "--rootdir", str(folder)]
+        argv += [part for name, value in own.items() for part in (f"--polyplane-{name}", value)]
+        with (folder / f"{number}.log").open("wb") as output:
+            running.append(subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT))
+    diaries = Diaries([folder / f"{number}.diary" for number in range(1, jobs + 1)], bar)
+    while any(process.poll() is None for process in running):
+        time.sleep(_LOOK)
+        diaries.look()
     report, broken = Report(), []
-    for number, (process, output) in enumerate(running, 1):
-        status = process.wait()
-        output.close()
+    for number, process in enumerate(running, 1):
         file = folder / f"{number}.json"
-        if status in _SOUND and file.exists():
+        if process.returncode in _SOUND and file.exists():
             report.entries += Report.of(json.loads(file.read_text(encoding="utf-8"))).entries
         else:
             broken.append((folder / f"{number}.log").read_text(encoding="utf-8"))

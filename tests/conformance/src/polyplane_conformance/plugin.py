@@ -18,7 +18,9 @@ import pytest
 
 from polyplane_conformance.features import OPERATION, api_of, features_of
 from polyplane_conformance.gaps import Gap, GapError, Gaps, behaviour_name, behaviours, load_gaps
-from polyplane_conformance.report import Entry, Report, Status
+from polyplane_conformance.jobs import shards
+from polyplane_conformance.progress import Diary
+from polyplane_conformance.report import REPORT, Entry, Report, Status
 from polyplane_conformance.results import Outcome
 from polyplane_conformance.scenario import TIERS, Scenario, ScenarioError, load_scenarios, read_scenarios
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from polyplane_conformance.rig import Rigs
     from polyplane_conformance.stage import Stage
 
-REPORT: Final = pytest.StashKey[Report]()
 _OUTCOME: Final = pytest.StashKey[Outcome]()
 _GAP: Final = pytest.StashKey[Gap]()
 
@@ -79,6 +80,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--polyplane-shard", metavar="I/N", help="only the I-th of N parts, of tests that can share a sandbox as far as possible"
     )
     group.addoption("--polyplane-pcap", type=Path, metavar="DIR", help="record the packets of each scenario on the node (needs tcpdump)")
+    group.addoption("--polyplane-diary", type=Path, metavar="FILE", help="write down in FILE how far the run is, a line of JSON a test")
     group.addoption("--polyplane-report", type=Path, metavar="FILE", help="write a report, YAML or (.json) JSON")
     parser.addini(
         "polyplane_options", "options for the backends on trial, KEY=VALUE; --polyplane-option adds to them", type="args", default=[]
@@ -92,7 +94,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "without_packets: only for backends that no packet passes through")
     config.addinivalue_line("markers", "netns: sends real packets between network namespaces; needs root")
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
-    config.stash[REPORT] = Report()
+    report = config.stash[REPORT] = Report()
+    if (diary := config.getoption("--polyplane-diary")) is not None:
+        config.pluginmanager.register(Diary(diary, report))
 
 
 def backends(config: pytest.Config) -> list[Backend]:
@@ -198,13 +202,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: _place_of(item, places))
     if (shard := config.getoption("--polyplane-shard")) is not None:
         part, _, parts = shard.partition("/")
-        first, last = ((int(part) - 1 + one) * len(items) // int(parts) for one in (0, 1))
-        config.hook.pytest_deselected(items=[*items[:first], *items[last:]])
-        items[:] = items[first:last]
+        mine = {item for item, of in zip(items, shards(list(map(_weight, items)), int(parts)), strict=True) if of == int(part)}
+        config.hook.pytest_deselected(items=[item for item in items if item not in mine])
+        items[:] = [item for item in items if item in mine]
     for backend in {str(one): one for item in items if isinstance(one := _arguments(item).get("backend"), Backend)}.values():
         _check_gaps(config, backend)
     for item in items:
         _excuse(item)
+
+
+def _weight(item: pytest.Item) -> float:
+    """About how many seconds a test takes, so that parts of a run end together."""
+    marker = item.get_closest_marker("tier")
+    if marker is None or marker.args[0] != "netns":
+        return 0.1
+    return 0.5 if isinstance(_subject(item), Scenario) else 4.0 if "agent" in item.nodeid else 1.0
 
 
 def _excuse(item: pytest.Item) -> None:

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import pytest
 import yaml
 from rich.table import Table
 
@@ -143,6 +144,10 @@ class Report:
         data = self.to_data()
         text = json.dumps(data, indent=2) if path.suffix == ".json" else yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
         path.write_text(text, encoding="utf-8")
+
+
+#: Where a run keeps its report.
+REPORT: Final = pytest.StashKey[Report]()
 
 
 def _distribution(backend: str) -> dict[str, str]:
