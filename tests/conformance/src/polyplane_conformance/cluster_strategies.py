@@ -50,18 +50,18 @@ Selectors = SearchStrategy[dict[str, Any]]
 
 
 @st.composite
-def cluster_actions(draw: st.DrawFn, selectors: Selectors) -> Action:
-    """Apply a policy of some kind, or delete one, if it is there."""
+def cluster_actions(draw: st.DrawFn, selectors: Selectors, subjects: Selectors | None = None) -> Action:
+    """Apply a policy of some kind, or delete one, if it is there; ``subjects`` selects the namespaces of its subjects."""
     kind, name = draw(st.sampled_from(_OBJECTS))
     if draw(st.integers(0, 4)) == 0:
         return DeleteClusterPolicy(kind=kind, name=name)
-    return ApplyClusterPolicy(kind=kind, name=name, spec=draw(cluster_specs(kind, selectors)))
+    return ApplyClusterPolicy(kind=kind, name=name, spec=draw(cluster_specs(kind, selectors, subjects)))
 
 
 @st.composite
-def cluster_specs(draw: st.DrawFn, kind: str, selectors: Selectors) -> dict[str, Any]:
+def cluster_specs(draw: st.DrawFn, kind: str, selectors: Selectors, subjects: Selectors | None = None) -> dict[str, Any]:
     """Specs of a kind that an API server accepts; about one rule in ten has a part that is not understood."""
-    spec: dict[str, Any] = {"subject": draw(_pods(selectors))}
+    spec: dict[str, Any] = {"subject": draw(_pods(selectors, subjects))}
     if kind == "ClusterNetworkPolicy":
         spec["tier"] = draw(st.sampled_from(("Admin", "Admin", "Baseline")))
     if kind != "BaselineAdminNetworkPolicy":
@@ -73,10 +73,11 @@ def cluster_specs(draw: st.DrawFn, kind: str, selectors: Selectors) -> dict[str,
 
 
 @st.composite
-def _pods(draw: st.DrawFn, selectors: Selectors) -> dict[str, Any]:
+def _pods(draw: st.DrawFn, selectors: Selectors, namespaces: Selectors | None = None) -> dict[str, Any]:
+    of_namespaces = selectors if namespaces is None else namespaces
     if draw(st.booleans()):
-        return {"namespaces": draw(selectors)}
-    return {"pods": {"namespaceSelector": draw(selectors), "podSelector": draw(selectors)}}
+        return {"namespaces": draw(of_namespaces)}
+    return {"pods": {"namespaceSelector": draw(of_namespaces), "podSelector": draw(selectors)}}
 
 
 @st.composite
@@ -105,11 +106,11 @@ def _peers(draw: st.DrawFn, direction: str, selectors: Selectors) -> dict[str, A
         case "networks":
             return {"networks": draw(st.lists(st.sampled_from(_NETWORKS), min_size=1, max_size=3, unique=True))}
         case "nodes":
-            hostnames = st.lists(st.sampled_from(("node-1", "node-2")), min_size=1)
+            key, values = draw(st.sampled_from((("kubernetes.io/hostname", ("node-1", "node-2")), ("zone", ("a", "b")))))
             expressions = st.builds(
-                lambda operator, values: {"key": "kubernetes.io/hostname", "operator": operator, "values": values},
+                lambda operator, some: {"key": key, "operator": operator, "values": some},
                 st.sampled_from(("In", "NotIn")),
-                hostnames,
+                st.lists(st.sampled_from(values), min_size=1),
             )
             return {"nodes": {"matchExpressions": draw(st.lists(expressions, max_size=1))}}
         case _:

@@ -19,10 +19,11 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from polyplane.ir.program import Program
 from polyplane.reconcile.diff import diff
-from polyplane_conformance.cast import NODE, OUTSIDE, REMOTE_NODE_ACTOR
+from polyplane_conformance.cast import NODE, NODE_ACTOR, OUTSIDE, REMOTE_NODE_ACTOR
 from polyplane_conformance.control import ControlPlane, allowed, decide, trail_of, writes_of
 from polyplane_conformance.expectation import Pair, Service
 from polyplane_conformance.foresee import SERVICES, foresee, pairs_of
+from polyplane_conformance.kernel_strategies import FUZZED, kernel_scenarios
 from polyplane_conformance.model import ask
 from polyplane_conformance.oracle import Oracle
 from polyplane_conformance.plugin import Backend
@@ -31,14 +32,15 @@ from polyplane_conformance.probe.model import Result
 from polyplane_conformance.rig import Rig, topology_of
 from polyplane_conformance.scenario import Scenario
 from polyplane_conformance.shrink import shrink
-from polyplane_conformance.strategies import FUZZED, kernel_scenarios
 from polyplane_conformance.world import World
 
 #: Scenarios that hypothesis draws with one seed, before the next seed follows.
 BATCH: Final = 40
 #: Seconds that are spent on making a finding smaller.
 SHRINKING: Final = 30.0
-ACTORS: Final = (*FUZZED, OUTSIDE, REMOTE_NODE_ACTOR)
+#: Who is asked besides pods.
+OTHERS: Final = (OUTSIDE, NODE_ACTOR, REMOTE_NODE_ACTOR)
+ACTORS: Final = (*FUZZED, *OTHERS)
 
 Cell = tuple[Pair, Service, int]
 
@@ -127,7 +129,7 @@ class Fuzzer:
         steady = fails(finding.scenario)
         small = shrink(finding.scenario, fails, SHRINKING) if steady else finding.scenario
         named = replace(small, name=f"fuzz/seed-{number}", description=f"Found by seed {number}.")
-        return Finding(foresee(named, (OUTSIDE, REMOTE_NODE_ACTOR)), problems, steady=steady)
+        return Finding(foresee(named, OTHERS), problems, steady=steady)
 
     # --- one scenario ----------------------------------------------------------------------------------------------------
 
@@ -151,7 +153,7 @@ class Fuzzer:
     def _look(self, rigs: Mapping[str, Rig], worlds: Mapping[str, World], witness: World, programs: Mapping[str, Program]) -> list[str]:
         cells = self._cells()
         oracle = Oracle(witness.objects.values())
-        problems = [f"{name}: {problem}" for name, rig in rigs.items() for problem in _upkeep(rig)]
+        problems: list[str] = []
         expected: dict[Cell, bool] = {}
         for pair, service, family in cells:
             answer = ask(oracle, witness, pair, service, family)
@@ -171,7 +173,9 @@ class Fuzzer:
                     why = [f"oracle: {line}" for line in ask(oracle, witness, *cell).trail]
                     why += [f"evaluate: {line}" for line in trail_of(said)]
                     problems.append("\n    ".join([f"{name}: {_text(*cell)} {verdict}", *why]))
-        return problems
+        # after the packets: applying again would repair what the change itself has left undone
+        upkeep = self._pool.map(lambda name: [f"{name}: {problem}" for problem in _upkeep(rigs[name])], rigs)
+        return [*problems, *(problem for found in upkeep for problem in found)]
 
     @staticmethod
     def _cells() -> list[Cell]:

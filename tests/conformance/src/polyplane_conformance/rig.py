@@ -178,9 +178,9 @@ class Rig:
                 layer = {pair: results[pair, service, family] for pair in pairs}
                 for pair, result in layer.items():
                     if result.outcome is ProbeOutcome.BROKEN:
-                        outcome.notes.append(
-                            f"step {step}: {service} over IPv{family} from {pair[0]} to {pair[1]}: {result.detail or 'no verdict'}"
-                        )
+                        said = f"step {step}: {service} over IPv{family} from {pair[0]} to {pair[1]}: {result.detail or 'no verdict'}"
+                        witnesses = evidence(world, self.dataplane, self.program, (pair, service, family))
+                        outcome.notes.append("\n    ".join((said, *witnesses)))
                 sound = {pair: result for pair, result in layer.items() if result.outcome is not ProbeOutcome.BROKEN}
                 outcome.compare(
                     step=step,
@@ -240,11 +240,12 @@ def play(rig: Rig, scenario: Scenario, *, record: Path | None = None) -> Outcome
     for number, step in enumerate(scenario.steps, 1):
         for action in step.actions:
             rig.act(world, action)
+        # packets first: applying again would repair what the change itself has left undone
+        rig.check(world, step.expectations, outcome, step=number)
         if operations := rig.dataplane.apply(diff(Program(), rig.program)).operations:
             outcome.notes.append(f"step {number}: {operations} operations on applying the same again")
         if drifts := rig.dataplane.audit(rig.program):
             outcome.notes.append(f"step {number}: drift right after an apply: {drifts[0]}")
-        rig.check(world, step.expectations, outcome, step=number)
     return outcome
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from polyplane_conformance.actions import ApplyPolicy, PodSpec
+import msgspec
+
+from polyplane_conformance.actions import ApplyClusterPolicy, ApplyPolicy, PodSpec
 from polyplane_conformance.model import world_of
 from polyplane_conformance.scenario import Scenario, Step
 
@@ -51,8 +53,8 @@ def smaller(scenario: Scenario) -> Iterator[Scenario]:
         for number, action in enumerate(step.actions):
             before, after = step.actions[:number], step.actions[number + 1 :]
             variants = [(*before, *after)] if len(step.actions) > 1 else []
-            if isinstance(action, ApplyPolicy):
-                variants += [(*before, ApplyPolicy(policy=action.policy, spec=spec), *after) for spec in _less(action.spec)]
+            if isinstance(action, ApplyPolicy | ApplyClusterPolicy):
+                variants += [(*before, msgspec.structs.replace(action, spec=spec), *after) for spec in _less(action.spec)]
             for actions in variants:
                 yield replace(scenario, steps=(*steps[:index], replace(step, actions=actions), *steps[index + 1 :]))
     for name, labels in scenario.namespaces.items():

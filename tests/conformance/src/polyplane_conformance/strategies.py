@@ -17,6 +17,7 @@ from polyplane_conformance.actions import (
     DeletePolicy,
     FinishPod,
     LabelNamespace,
+    LabelNode,
     LabelPod,
     PodSpec,
     RemovePod,
@@ -147,13 +148,33 @@ def pod_specs(draw: st.DrawFn) -> PodSpec:
 
 
 @st.composite
+def node_labels(draw: st.DrawFn) -> Action:
+    """A node that moves to another zone, or to none."""
+    name, zone = draw(st.sampled_from(("node", "remote-node"))), draw(st.sampled_from(("a", "b", "")))
+    return LabelNode(name=name, set={"zone": zone}) if zone else LabelNode(name=name, drop=("zone",))
+
+
+@st.composite
 def changes(draw: st.DrawFn) -> Action:
     """One change to a cluster of `scenarios`; pods it names exist or come back."""
     pod = draw(st.sampled_from(_PODS))
     policy = f"{draw(st.sampled_from(_NAMESPACES))}/p{draw(st.integers(0, 2))}"
-    match draw(
+    match kind := draw(
         st.sampled_from(
-            ("apply", "apply", "apply", "cluster", "cluster", "delete", "label-pod", "label-namespace", "add", "finish", "remove")
+            (
+                "apply",
+                "apply",
+                "apply",
+                "cluster",
+                "cluster",
+                "delete",
+                "label-pod",
+                "label-namespace",
+                "label-node",
+                "add",
+                "finish",
+                "remove",
+            )
         )
     ):
         case "apply":
@@ -166,10 +187,10 @@ def changes(draw: st.DrawFn) -> Action:
             return LabelPod(pod="x/a", set=draw(labels()))
         case "label-namespace":
             return LabelNamespace(name=draw(st.sampled_from(_NAMESPACES)), set=draw(labels()), drop=tuple(draw(labels())))
-        case "finish":
-            return FinishPod(pod="y/a")
-        case "remove":
-            return RemovePod(pod="z/c")
+        case "label-node":
+            return draw(node_labels())
+        case "finish" | "remove":
+            return FinishPod(pod="y/a") if kind == "finish" else RemovePod(pod="z/c")
         case _:
             spec = draw(pod_specs())
             return AddPod(pod=pod, labels=spec.labels, containers=spec.containers, node=spec.node, families=spec.families)
@@ -200,49 +221,3 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         pods={pod: draw(pod_specs()) for pod in _PODS},
         steps=(Step(actions=(*first, *tiers), expectations=()), *(Step(actions=(action,), expectations=()) for action in later)),
     )
-
-
-#: Pods of `kernel_scenarios`: those of x and y on the node under test, the one of z elsewhere; only policies of x and y exist, so
-#: that all that is enforced is enforced on that node.
-FUZZED: Final = ("x/a", "x/b", "y/a", "y/b", "z/a")
-
-
-@st.composite
-def kernel_scenarios(draw: st.DrawFn) -> Scenario:
-    """Scenarios for one and the same sandbox: labels, declared ports, policies and changes are random, places are not."""
-
-    def policy() -> ApplyPolicy:
-        return ApplyPolicy(policy=f"{draw(st.sampled_from('xy'))}/p{draw(st.integers(0, 2))}", spec=draw(policy_specs()))
-
-    first: list[Action] = [policy() for _ in range(draw(st.integers(1, 3)))]
-    steps = [Step(actions=tuple(first), expectations=())]
-    present = set(FUZZED)
-    written = {action.policy for action in first if isinstance(action, ApplyPolicy)}
-    for kind in draw(st.lists(st.sampled_from(("apply", "delete", "label-pod", "label-namespace", "leave")), max_size=3)):
-        action: Action
-        match kind:
-            case "delete" if written:
-                action = DeletePolicy(name=draw(st.sampled_from(sorted(written))))
-                written.discard(action.name)
-            case "label-pod":
-                action = LabelPod(pod=draw(st.sampled_from(sorted(present))), set=draw(labels()))
-            case "label-namespace":
-                action = LabelNamespace(name=draw(st.sampled_from(_NAMESPACES)), set=draw(labels()), drop=tuple(draw(labels())))
-            case "leave" if "y/b" in present:
-                present.discard("y/b")
-                action = FinishPod(pod="y/b") if draw(st.booleans()) else RemovePod(pod="y/b")
-            case _:
-                action = policy()
-                written.add(action.policy)
-        steps.append(Step(actions=(action,), expectations=()))
-    return Scenario(
-        name="fuzz/random",
-        description="a random cluster",
-        namespaces={name: {"ns": name, **draw(labels())} for name in _NAMESPACES},
-        pods={pod: _placed(draw(pod_specs()), "remote" if pod == "z/a" else "local") for pod in FUZZED},
-        steps=tuple(steps),
-    )
-
-
-def _placed(spec: PodSpec, node: str) -> PodSpec:
-    return PodSpec(labels=spec.labels, containers=spec.containers, node=node)
