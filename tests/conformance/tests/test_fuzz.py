@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from polyplane_conformance.faults import RENDERER
+from polyplane_conformance.faults import PARTS
 from polyplane_conformance.sabotage import plant
 from polyplane_conformance.scenario import read_scenarios
 
@@ -36,7 +36,7 @@ def test_a_sound_backend_agrees(tmp_path: Path) -> None:
 
 
 def test_a_fault_is_found_and_made_small(tmp_path: Path) -> None:
-    (fault,) = (one for one in RENDERER if one.name == "source and destination of peers are swapped")
+    (fault,) = (one for one in PARTS["nftables"].faults if one.name == "source and destination of peers are swapped")
     broken, here = tmp_path / "broken", tmp_path / "here"
     broken.mkdir()
     here.mkdir()

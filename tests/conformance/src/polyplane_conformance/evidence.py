@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from polyplane.ir.program import Program
@@ -28,21 +28,28 @@ def evidence(world: World, dataplane: Dataplane, program: Program, cell: tuple[P
     answer = ask(Oracle(world.objects.values()), world, pair, service, family)
     said = decide(world, {NODE: program}, pair, service, family)
     addresses = [world.addresses(actor)[family] for actor in pair]
+    rules = [decision.rule_id for station in said for decision in (station.egress, station.ingress) if decision and decision.rule_id]
     text = dataplane.render(diff(Program(), program))
     return (
         *(f"oracle: {line}" for line in answer.trail),
         *(f"evaluate: {line}" for line in trail_of(said)),
-        *(f"native: {line}" for line in involved(text, addresses)),
+        *(f"native: {line}" for line in involved(text, addresses, rules)),
     )
 
 
-def involved(text: str, addresses: list[str]) -> Iterator[str]:
-    """Yield the native statements that name one of the addresses, then those that these refer to; not more than `MOST`."""
+def involved(text: str, addresses: list[str], rules: Iterable[int] = ()) -> Iterator[str]:
+    """Yield the native statements with a deciding rule's id, those that name one of the addresses, and those that these refer to.
+
+    Not more than `MOST`, half of them with ids.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    ids = [f"{rule:08x}" for rule in rules]
+    deciding = [line for line in lines if any(number in line for number in ids)]
     whole = re.compile(rf"(?<![\w.:])(?:{'|'.join(map(re.escape, addresses))})(?![\w.:]*\w)")
-    first = [line for line in lines if whole.search(line)]
+    first = [line for line in lines if whole.search(line) and line not in deciding]
     names = {name for line in first for name in _DIGEST.findall(line)}
-    second = [line for line in lines if line not in first and names.intersection(_DIGEST.findall(line))]
-    yield from (first + second)[:MOST]
-    if (more := len(first) + len(second) - MOST) > 0:
+    second = [line for line in lines if line not in deciding and line not in first and names.intersection(_DIGEST.findall(line))]
+    shown = [*deciding[: MOST // 2], *first, *second][:MOST]
+    yield from shown
+    if (more := len(deciding) + len(first) + len(second) - len(shown)) > 0:
         yield f"… and {more} more"

@@ -76,8 +76,10 @@ class Outcome:
                 )
 
     def explain(self, *, limit: int = 10) -> str:
-        """Return the disagreements for people, each with its trail; more than ``limit`` are counted only."""
-        lines = list(self.notes)
+        """Return notes and disagreements for people, each with its trail; of either, more than ``limit`` are counted only."""
+        lines = self.notes[:limit]
+        if (more := len(self.notes) - limit) > 0:
+            lines.append(f"… and {more} more of this kind")
         for disagreement in self.disagreements[:limit]:
             lines += [str(disagreement), *(f"    {line}" for line in disagreement.trail)]
         if (more := len(self.disagreements) - limit) > 0:

@@ -1,35 +1,52 @@
-"""Sabotage: break the code in one place, run the suite, see that it notices; then the next place.
+"""Sabotage: break the code in one place, run the suite, see that it notices and says where; then the next place.
 
-``python -m polyplane_conformance.sabotage [compiler|renderer] [--only TEXT]``. Each fault is planted in a copy of the package that
-shadows the installed one in a fresh process; nothing installed is changed. A fault that survives, or no longer fits the
-code, makes the exit status 1.
+``python -m polyplane_conformance.sabotage [compiler|nftables|iptables|ebpf|ovs] [--only TEXT]``. Each fault is planted in a copy
+of the package that shadows the installed one in a fresh process; nothing installed is changed. A fault that survives, that no
+longer fits the code, or whose failure does not name the rule in question, makes the exit status 1.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from polyplane_conformance.faults import COMPILER, RENDERER, Fault
-
-_CAUGHT: Final = re.compile(r"^(?:FAILED|ERROR) \S*?::(\S+)", re.MULTILINE)
+from polyplane_conformance.faults import PARTS, Fault, Part
 
 
 class DoesNotFit(Exception):
     """The text that a fault replaces is not there exactly once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catch:
+    """What noticed a fault: the scenario or behaviour, and what it said."""
+
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What became of one fault: ``problem`` is empty if it was caught and named as it should be."""
+
+    fault: Fault
+    caught: Catch | None
+    problem: str
+    seconds: float
 
 
 def plant(fault: Fault, folder: Path) -> None:
@@ -49,57 +66,71 @@ def plant(fault: Fault, folder: Path) -> None:
     path.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
 
 
-def hunt(folder: Path, tier: str, backend: str, pattern: str | None) -> str | None:
+def hunt(folder: Path, tier: str, backend: str, pattern: str | None) -> Catch | None:
     """Run the suite on the broken copy until it notices; return what noticed, None if nothing did."""
+    report = folder / "report.json"
     argv = [sys.executable, "-m", "pytest", "--pyargs", "polyplane_conformance.suite", "-c", os.devnull, "--rootdir", str(folder)]
-    argv += ["-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", "--import-mode=importlib"]
-    argv += ["--polyplane-tier", tier, "--polyplane-backend", backend]
+    argv += ["-x", "-q", "-rfE", "--tb=line", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--import-mode=importlib"]
+    argv += ["--polyplane-tier", tier, "--polyplane-backend", backend, "--polyplane-report", str(report)]
     argv += ["--polyplane-scenario", pattern] if pattern is not None else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode in (0, 5):
         return None
-    found = _CAUGHT.search(done.stdout)
-    if done.returncode != 1 or found is None:
+    entries = json.loads(report.read_text(encoding="utf-8"))["results"] if report.exists() else []
+    failed = next((entry for entry in entries if entry["status"] == "failed"), None)
+    if done.returncode != 1 or failed is None:
         raise RuntimeError(f"the suite did not run: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return found[1]
+    return Catch(failed["name"], failed["detail"])
 
 
-def sabotage(faults: Sequence[Fault], tier: str, backend: str) -> Iterator[tuple[Fault, str | DoesNotFit | None, float]]:
-    """Plant one fault after the other; yield it, what caught it (None: it survived) and the seconds it took."""
+def judge(fault: Fault, caught: Catch | None) -> str:
+    """Return what is wrong with a catch, or nothing."""
+    if caught is None:
+        return "survived"
+    if fault.says and fault.says not in caught.detail:
+        return f"caught by {caught.name}, which does not say {fault.says!r}"
+    return ""
+
+
+def sabotage(part: Part, faults: Iterable[Fault]) -> Iterator[Trial]:
+    """Plant one fault after the other, and look for it first where it shows, then everywhere."""
     for fault in faults:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="polyplane-sabotage-") as name:
             try:
                 plant(fault, Path(name))
             except DoesNotFit as error:
-                yield fault, error, time.monotonic() - began
+                yield Trial(fault, None, str(error), time.monotonic() - began)
                 continue
-            caught = hunt(Path(name), tier, backend, fault.first) or hunt(Path(name), tier, backend, None)
-        yield fault, caught, time.monotonic() - began
+            caught = hunt(Path(name), part.tier, part.backend, fault.first) or hunt(Path(name), part.tier, part.backend, None)
+        yield Trial(fault, caught, judge(fault, caught), time.monotonic() - began)
 
 
 def main(
-    what: Annotated[str, typer.Argument(help="compiler, renderer or all.")] = "all",
+    what: Annotated[str, typer.Argument(help=f"{', '.join(PARTS)} or all.")] = "all",
     only: Annotated[str, typer.Option(help="Only faults whose name contains this.")] = "",
+    *,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what was said about each fault.")] = False,
 ) -> None:
-    """Break the code in many ways; each must be noticed."""
+    """Break the code in many ways; each must be noticed, and the right rule named."""
     console = Console()
-    survived = total = 0
-    runs = {"compiler": (COMPILER, "model", "memory"), "renderer": (RENDERER, "netns", "nftables")}
-    for part, (faults, tier, backend) in runs.items():
-        if what not in ("all", part):
+    total = problems = 0
+    for part in PARTS.values():
+        if what not in ("all", part.name):
             continue
-        chosen = [fault for fault in faults if only in fault.name]
-        for fault, caught, seconds in sabotage(chosen, tier, backend):
+        for trial in sabotage(part, (fault for fault in part.faults if only in fault.name)):
             total += 1
-            survived += not isinstance(caught, str)
-            verdict = (
-                f"[green]caught by[/] {escape(caught)}" if isinstance(caught, str) else f"[bold red]{escape(str(caught or 'survived'))}[/]"
-            )
-            console.print(f"{part}: {fault.name}: {verdict} ({seconds:.0f} s)", highlight=False, soft_wrap=True)
-    console.print(f"{total - survived} of {total} faults caught", style="red" if survived or not total else "green", highlight=False)
-    raise typer.Exit(1 if survived or not total else 0)
+            problems += bool(trial.problem)
+            verdict = f"[bold red]{escape(trial.problem)}[/]"
+            if not trial.problem and trial.caught is not None:
+                named = f", which says “{escape(trial.fault.says)}”" if trial.fault.says else ""
+                verdict = f"[green]caught by[/] {escape(trial.caught.name)}{named}"
+            console.print(f"{part.name}: {trial.fault.name}: {verdict} ({trial.seconds:.0f} s)", highlight=False, soft_wrap=True)
+            if verbose and trial.caught is not None:
+                console.print(trial.caught.detail, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{total - problems} of {total} faults caught", style="red" if problems or not total else "green", highlight=False)
+    raise typer.Exit(1 if problems or not total else 0)
 
 
 if __name__ == "__main__":
