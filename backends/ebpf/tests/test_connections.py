@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from ebpf_bench import ACK, FIN, SYN, Bench, ethernet, frame_of, network, transport
+from ebpf_bench import ACK, FIN, RST, SYN, Bench, ethernet, frame_of, network, transport
 from ebpf_cases import CLIENT, CLIENT6, DNS, ECHO, ISOLATION, NODE, SERVER, SERVER6, WEB, made
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +17,7 @@ from polyplane.ir.cidr import Cidr
 from polyplane.ir.evaluate import Packet
 from polyplane.ir.program import (
     EMPTY,
+    DenyAction,
     Direction,
     EndpointId,
     Established,
@@ -24,12 +25,17 @@ from polyplane.ir.program import (
     Match,
     Options,
 )
+from polyplane_ebpf import syscall
 from polyplane_ebpf.events import Events
+from polyplane_ebpf.kernel import REFUSE
 from polyplane_ebpf.maps import SPECS, EventKind, Hook
+from polyplane_ebpf.syscall import Run
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs")
 
 THERE = Packet(source=CLIENT, destination=SERVER, protocol=6, source_port=40000, port=80)
+#: What a program of traffic control says: others may decide; the packet goes elsewhere.
+NEXT, REDIRECT = 0xFFFFFFFF, 7
 ASKED = Packet(source=CLIENT, destination=SERVER, protocol=17, source_port=40000, port=53)
 
 
@@ -173,6 +179,61 @@ def test_events_are_limited(bench: Bench) -> None:
         for port in range(3000):
             bench.ask(frame_of(replace(THERE, port=port)))
         assert len(list(events.pending())) <= 1000 * (os.cpu_count() or 1) * 3
+
+
+def refusals(bench: Bench) -> int:
+    return sum(1 for _ in syscall.keys_of(bench.kernel.descriptor("refusals"), SPECS["refusals"].key))
+
+
+def test_what_was_refused_is_answered_until_it_is_an_answer_itself(bench: Bench) -> None:
+    """The server may open what the client may not: then the client's next packet is no knock but an answer."""
+    bench.bring(made(WEB, options=Options(deny_action=DenyAction.REJECT)))
+    bench.forget()
+    bench.kernel.forget("refusals")
+    knock = replace(THERE, protocol=17, port=53)
+
+    def refuse(packet: Packet, **more: bytes) -> Run:
+        return syscall.try_program(bench.programs[REFUSE], frame_of(packet, **more))
+
+    assert refuse(knock).value == NEXT, "nobody has decided about it yet"
+    assert not bench.ask(frame_of(knock))
+    assert refusals(bench) == 1
+    answered = refuse(knock)
+    assert answered.value == REDIRECT
+    said = answered.packet[14:]
+    assert (said[9], said[20:22], said[48:]) == (1, b"\3\15", frame_of(knock)[34:42]), "administratively prohibited, and what"
+    assert (said[12:16], said[16:20]) == (frame_of(knock)[30:34], frame_of(knock)[26:30]), "from where it went to whom it came from"
+    for other in (replace(knock, port=54), replace(knock, source_port=1), back(knock), replace(knock, protocol=6)):
+        assert refuse(other).value == NEXT
+    assert refuse(knock, extensions=bytes(4)).value == NEXT, "with options"
+    assert bench.ask(frame_of(back(knock)))
+    assert refusals(bench) == 0
+    assert refuse(knock).value == NEXT
+    assert bench.ask(frame_of(knock))
+
+
+def test_a_refused_connection_is_reset(bench: Bench) -> None:
+    bench.bring(made(WEB, options=Options(deny_action=DenyAction.REJECT)))
+    knock = replace(THERE, port=81)
+    for flags, sent in ((SYN, b"\x50\x14"), (ACK, b"\x50\x04")):
+        bench.forget()
+        bench.kernel.forget("refusals")
+        assert not bench.ask(frame_of(knock, flags=flags))
+        answered = syscall.try_program(bench.programs[REFUSE], frame_of(knock, flags=flags))
+        assert answered.value == REDIRECT
+        tcp = answered.packet[34:]
+        assert (tcp[:2], tcp[2:4], tcp[12:14]) == (frame_of(knock)[36:38], frame_of(knock)[34:36], sent)
+    assert syscall.try_program(bench.programs[REFUSE], frame_of(knock, flags=RST)).value == NEXT, "no reset is answered"
+    bench.bring(made(options=Options(deny_action=DenyAction.REJECT)))
+    assert syscall.try_program(bench.programs[REFUSE], frame_of(knock)).value == NEXT, "policy has changed, it has to be asked again"
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(min_size=14, max_size=120), kind=st.sampled_from([b"\x08\x00", b"\x86\xdd", b"\x08\x06"]))
+def test_whatever_comes_in_is_left_to_others(one: Bench, content: bytes, kind: bytes) -> None:
+    one.bring(made(WEB, options=Options(deny_action=DenyAction.REJECT)))
+    frame = content[:12] + kind + content[12:]
+    assert syscall.try_program(one.programs[REFUSE], frame.ljust(54, b"\0")).value == NEXT
 
 
 def test_closing_connections_are_remembered_as_such(bench: Bench) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from ebpf_bench import frame_of
+from ebpf_bench import Bench, frame_of
 from ebpf_cases import CLIENT, DNS, ECHO, ISOLATION, SERVER, SMALL, WEB, made, start
 from pyroute2 import IPRoute
 
@@ -27,10 +27,11 @@ from polyplane.ir.text import parse_program
 from polyplane.reconcile.diff import diff
 from polyplane_ebpf import bytecode, detect, namespace, syscall
 from polyplane_ebpf.__main__ import main
-from polyplane_ebpf.answers import _filters
+from polyplane_ebpf.answers import filters
 from polyplane_ebpf.backend import EbpfBackend
+from polyplane_ebpf.btf import read_types
 from polyplane_ebpf.kernel import explain
-from polyplane_ebpf.maps import Hook
+from polyplane_ebpf.maps import NOWHERE, Hook
 from polyplane_ebpf.options import SIZES, EbpfOptions
 from polyplane_ebpf.syscall import AttachType, ProgramType, Refused
 
@@ -282,16 +283,17 @@ def test_what_does_not_fit_is_refused_before_anything_changes(node: str) -> None
 
 
 @pytest.mark.parametrize("attach", ["tcx", "clsact"])
-def test_answering_programs_come_and_go_beside_others(node: str, attach: str) -> None:
+@pytest.mark.parametrize(("way", "parent"), [(AttachType.TCX_EGRESS, 0xFFFFFFF3), (AttachType.TCX_INGRESS, 0xFFFFFFF2)])
+def test_answering_programs_come_and_go_beside_others(node: str, attach: str, way: AttachType, parent: int) -> None:
     path = f"/run/netns/{node}"
     number = namespace.interfaces(path)["veth-s"]
     other = syscall.load_program(ProgramType.SCHED_CLS, BYSTANDER, name="bystander")
-    link = namespace.inside(path, lambda: syscall.link_tcx(other, number, AttachType.TCX_EGRESS))
+    link = namespace.inside(path, lambda: syscall.link_tcx(other, number, way))
 
     def add_filter() -> None:
         with IPRoute() as route:
             route.tc("add", "clsact", number)
-            route.tc("add-filter", "bpf", number, fd=other, name="bystander", parent="ffff:fff3", direct_action=True, prio=3, handle=1)
+            route.tc("add-filter", "bpf", number, fd=other, name="bystander", parent=parent, direct_action=True, prio=3, handle=1)
 
     namespace.inside(path, add_filter)
     held = backend(node, attach=attach)
@@ -299,15 +301,14 @@ def test_answering_programs_come_and_go_beside_others(node: str, attach: str) ->
     assert held.polyplane_apply(start(program)).detail["answers"] == 4
     assert held.polyplane_audit(program) == []
     assert held.polyplane_apply(start(program)).operations == 0
-    filters = namespace.inside(path, lambda: _filters(number))
-    assert len(filters) == (2 if attach == "clsact" else 1)
+    assert len(namespace.inside(path, lambda: filters(number, parent))) == (2 if attach == "clsact" else 1)
     subprocess.run(["ip", "-n", node, "link", "add", "late", "type", "veth", "peer", "name", "late-in"], check=True)
     assert sorted(drift.subject for drift in held.polyplane_audit(program)) == ["answers on late", "answers on late-in"]
     assert held.polyplane_apply(start(program)).operations == 2
     assert backend(node, attach=attach).polyplane_apply(start(program)).operations == 0
     held.polyplane_apply(diff(program, quiet))
     assert held.polyplane_audit(quiet) == []
-    assert list(namespace.inside(path, lambda: _filters(number))) == [(3, 1)]
+    assert list(namespace.inside(path, lambda: filters(number, parent))) == [(3, 1)]
     assert syscall.link_info(link).detail[0] == number
     os.close(link)
     os.close(other)
@@ -350,9 +351,46 @@ def test_the_verifiers_log_becomes_one_sentence() -> None:
     assert "\n" not in sentence
 
 
-def test_without_types_of_the_kernel_the_remedy_is_told(tmp_path: Path) -> None:
-    from polyplane_ebpf.btf import read_types
+def test_a_kernel_in_lockdown_gets_a_program_that_does_not_read_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a kernel refuses the helper; without the places it would be used for, the verifier never gets to it."""
+    real, tried = syscall.load_program, []
 
+    def strict(kind: ProgramType, code: bytes, *, name: str, attach: AttachType = AttachType.NONE) -> int:
+        if name == "polyplane_filter":
+            tried.append(code.count(struct.pack("=i", NOWHERE)))
+            if len(tried) == 1:
+                raise Refused(22, "unknown func bpf_probe_read_kernel#113")
+        return real(kind, code, name=name, attach=attach)
+
+    monkeypatch.setattr(syscall, "load_program", strict)
+    with Bench() as bench:
+        bench.bring(made(WEB, options=REJECT))
+        packet = Packet(source=CLIENT, destination=SERVER, protocol=6, source_port=1, port=80)
+        assert bench.ask(frame_of(packet))
+        assert not bench.ask(frame_of(replace(packet, port=81)))
+    assert tried[1] > tried[0]
+
+
+def btf(types: bytes, strings: bytes) -> bytes:
+    return struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings)) + types + strings
+
+
+def test_types_of_a_module_are_found_beside_the_kernels(tmp_path: Path) -> None:
+    """Of a module whose structure has a name of its own and a field that is named in the kernel's strings."""
+    strings, own = b"\0sk_buff\0len\0tuplehash\0", b"\0nf_conn\0"
+
+    def structure(name: int, field: int, offset: int) -> bytes:
+        return struct.pack("=III", name, 4 << 24 | 1, 64) + struct.pack("=III", field, 0, offset * 8)
+
+    (tmp_path / "vmlinux").write_bytes(btf(structure(1, 9, 112), strings))
+    fields = (("sk_buff", "len"), ("nf_conn", "tuplehash"))
+    assert read_types(fields, (), tmp_path / "vmlinux").offsets == {("sk_buff", "len"): 112}
+    read_types.cache_clear()
+    (tmp_path / "nf_conntrack").write_bytes(btf(structure(len(strings) + 1, 13, 24), own))
+    assert read_types(fields, (), tmp_path / "vmlinux").offsets == {("sk_buff", "len"): 112, ("nf_conn", "tuplehash"): 24}
+
+
+def test_without_types_of_the_kernel_the_remedy_is_told(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailable, match="CONFIG_DEBUG_INFO_BTF"):
         read_types((), (), tmp_path / "none")
     (tmp_path / "bad").write_bytes(bytes(64))

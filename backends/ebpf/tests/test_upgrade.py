@@ -10,27 +10,8 @@ from pathlib import Path
 
 import pytest
 from ebpf_cases import SMALL, start
+from ebpf_pods import program_of
 
-from polyplane.ir.cidr import Cidr
-from polyplane.ir.members import Members
-from polyplane.ir.program import (
-    Action,
-    AddressSet,
-    Direction,
-    Endpoint,
-    EndpointId,
-    Isolation,
-    Match,
-    Origin,
-    PeerTerm,
-    Policy,
-    PolicyId,
-    Program,
-    Rule,
-    SetId,
-    Tier,
-    TierEnd,
-)
 from polyplane_conformance.probe.model import Probe, Traffic
 from polyplane_conformance.sandbox import Sandbox, Topology
 from polyplane_ebpf.backend import EbpfBackend
@@ -46,30 +27,6 @@ def sandbox() -> Iterator[Sandbox]:
     with Sandbox.build(Topology.grid(namespaces="x", names="abc")) as built:
         yield built
         EbpfBackend({"netns": str(built.node_netns)}).polyplane_teardown()
-
-
-def program_of(sandbox: Sandbox) -> Program:
-    """Every pod is isolated both ways; x/b may open connections to x/a, and that is all."""
-    pods = {pod.id: tuple(sorted(map(Cidr.parse, pod.addresses))) for pod in sandbox.topology.pods}
-    sets = {SetId(name): AddressSet(id=SetId(name), label=name, members=Members(addresses)) for name, addresses in pods.items()}
-    policies, stacks = {}, {}
-    for direction, peer in ((Direction.INGRESS, "x/b"), (Direction.EGRESS, "x/a")):
-        origin = Origin(kind="Test", namespace="x", name=direction, direction=direction, index=0)
-        rule = Rule(id=1, action=Action.ALLOW, match=Match(peer=(PeerTerm((SetId(peer),)),)), origin=origin)
-        policies[direction] = Policy(id=PolicyId(direction), direction=direction, rules=(rule,))
-        for name, admitted in (("open", (policies[direction].id,)), ("closed", ())):
-            stacks[direction, name] = (Tier(name=name, policies=admitted, end=TierEnd.DENY, isolation=Isolation(id=9, origins=(origin,))),)
-    endpoints = {
-        EndpointId(pod.id): Endpoint(
-            id=EndpointId(pod.id),
-            interface=pod.host_interface,
-            addresses=pods[pod.id],
-            ingress=stacks[Direction.INGRESS, "open" if pod.id == "x/a" else "closed"],
-            egress=stacks[Direction.EGRESS, "open" if pod.id == "x/b" else "closed"],
-        )
-        for pod in sandbox.topology.pods
-    }
-    return Program(endpoints=endpoints, policies={policy.id: policy for policy in policies.values()}, sets=sets)
 
 
 def test_another_layout_takes_over_without_a_gap(sandbox: Sandbox) -> None:

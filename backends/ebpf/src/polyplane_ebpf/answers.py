@@ -1,6 +1,6 @@
-"""`Answers`: the program that answers refused packets, on every Ethernet device of the node while denials are to be noticed.
+"""`Answers`: the programs that answer refused packets, on every Ethernet device of the node while denials are to be noticed.
 
-By a TCX link (Linux 6.6) or a filter under clsact. Other programs of the hook stay and are asked, too; ours comes first.
+By TCX links (Linux 6.6) or filters under clsact. Other programs of the hooks stay and are asked, too; ours come first.
 """
 
 from __future__ import annotations
@@ -10,34 +10,54 @@ import errno
 import os
 import re
 import time
-from functools import partial
+from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from polyplane_ebpf import namespace, owned, syscall
-from polyplane_ebpf.kernel import ANSWER, Kernel
+from polyplane_ebpf import detect, namespace, owned, syscall
+from polyplane_ebpf.kernel import ANSWER, REFUSE, Kernel
 from polyplane_ebpf.syscall import AttachType
 
-#: Of our filter under clsact. The preference is a small one that hardly anybody takes by chance: ours is asked before others.
+#: Of our filters under clsact. The preference is a small one that hardly anybody takes by chance: ours is asked before others.
 PREFERENCE: Final = 7
 _HANDLE: Final = 1
-_EGRESS: Final = 0xFFFFFFF3
 _ETHERNET: Final = 1
 _LOOPBACK: Final = 0x8
-_PIN: Final = re.compile(r"(tcx|clsact)_(\d+)(?:_([0-9a-f]+))?")
+_PIN: Final = re.compile(r"(tcx|clsact)_(\d+)(?:_(in|out)_([0-9a-f]+))?")
 #: Nanoseconds after which a note is nobody's: its packet was lost between two hooks.
 _STALE: Final = 5_000_000_000
 
 
+class _Side(NamedTuple):
+    """One way through a device, and what sits there; ``parent`` is its name for clsact."""
+
+    function: str
+    attach: AttachType
+    parent: int
+
+
+_SIDES: Final = {
+    "in": _Side(REFUSE, AttachType.TCX_INGRESS, 0xFFFFFFF2),
+    "out": _Side(ANSWER, AttachType.TCX_EGRESS, 0xFFFFFFF3),
+}
+
+
 class Answers:
-    """Where the program that answers is attached, and where it should be."""
+    """Where the programs that answer are attached, and where they should be."""
 
     def __init__(self, kernel: Kernel, attach: str) -> None:
         self._kernel: Final = kernel
-        self._by_link: Final = attach != "clsact"
+        self._way: Final = attach
+
+    @cached_property
+    def _by_link(self) -> bool:
+        """Whether they are attached by TCX links: if the kernel has them, unless clsact is asked for."""
+        return self._way == "tcx" or (self._way == "auto" and detect.has_tcx())
 
     def ensure(self, *, wanted: bool) -> int:
         """Attach to all devices, or to none; return the number of operations. Devices that come later are found next time."""
@@ -49,11 +69,14 @@ class Answers:
             operations += self._detach(ifindex)
         new = sorted(devices - there)
         if new:
-            program = self._program()
+            programs = {side: self._program(place.function) for side, place in _SIDES.items()}
             try:
-                operations += sum(namespace.inside(self._kernel.options.netns, lambda: [self._attach(program, ifindex) for ifindex in new]))
+                operations += sum(
+                    namespace.inside(self._kernel.options.netns, lambda: [self._attach(programs, ifindex) for ifindex in new])
+                )
             finally:
-                os.close(program)
+                for program in programs.values():
+                    os.close(program)
         for ifindex in devices - self._kernel.answering():
             self._kernel.set_answering(ifindex, on=True)
         for ifindex in self._kernel.answering() - devices:
@@ -79,46 +102,51 @@ class Answers:
 
     # --- one device ------------------------------------------------------------------------------------------------------
 
-    def _pins(self) -> list[tuple[Path, str, int, str]]:
+    def _pins(self) -> list[tuple[Path, str, int, str, str]]:
+        """Return our pins about devices: path, way, device, side, tag."""
         directory = self._kernel.place.directory
         names = sorted(directory.iterdir()) if directory.is_dir() else []
-        return [(pin, match[1], int(match[2]), match[3] or "") for pin in names if (match := _PIN.fullmatch(pin.name))]
+        return [(pin, match[1], int(match[2]), match[3] or "", match[4] or "") for pin in names if (match := _PIN.fullmatch(pin.name))]
 
     def _attached(self, *, any_program: bool = False) -> set[int]:
-        """Return the devices where the present program is attached, in the way that is chosen."""
-        attached = set()
-        for pin, how, ifindex, tag in self._pins():
+        """Return the devices where the present programs are attached on both sides, in the way that is chosen."""
+        attached: Counter[int] = Counter()
+        for pin, how, ifindex, _, tag in self._pins():
             if any_program:
-                attached.add(ifindex)
+                attached[ifindex] = len(_SIDES)
             elif how == "tcx":
-                if self._by_link and tag == self._kernel.tag() and _is_alive(pin):
-                    attached.add(ifindex)
-            elif not self._by_link and self._has_filter(ifindex):
-                attached.add(ifindex)
-        return attached
+                attached[ifindex] += self._by_link and tag == self._kernel.tag() and _is_alive(pin)
+            elif not self._by_link and self._has_filters(ifindex):
+                attached[ifindex] = len(_SIDES)
+        return {ifindex for ifindex, sides in attached.items() if sides == len(_SIDES)}
 
-    def _has_filter(self, ifindex: int) -> bool:
-        return self._filter_name() in namespace.inside(self._kernel.options.netns, partial(_filters, ifindex)).values()
+    def _has_filters(self, ifindex: int) -> bool:
+        return all(
+            self._filter_name(place.function)
+            in namespace.inside(self._kernel.options.netns, partial(filters, ifindex, place.parent)).values()
+            for place in _SIDES.values()
+        )
 
-    def _filter_name(self) -> str:
+    def _filter_name(self, function: str) -> str:
         """Return the name of our filters, which tells the program's version, too: pyroute2 does not decode the program's number."""
-        return f"{ANSWER}_{self._kernel.tag()}"
+        return f"{function}_{self._kernel.tag()}"
 
-    def _program(self) -> int:
-        return syscall.open_pinned(str(self._kernel.place.directory / owned.program_pin(ANSWER, self._kernel.tag())))
+    def _program(self, function: str) -> int:
+        return syscall.open_pinned(str(self._kernel.place.directory / owned.program_pin(function, self._kernel.tag())))
 
-    def _attach(self, program: int, ifindex: int) -> int:
-        """Called inside the node's namespace."""
+    def _attach(self, programs: Mapping[str, int], ifindex: int) -> int:
+        """Called inside the node's namespace; counts as one operation."""
         directory = self._kernel.place.directory
         if self._by_link:
-            for pin, how, number, _ in self._pins():
+            for pin, how, number, _, _ in self._pins():
                 if (how, number) == ("tcx", ifindex):
                     pin.unlink()
-            link = syscall.link_tcx(program, ifindex, AttachType.TCX_EGRESS, first=True)
-            try:
-                syscall.pin(link, str(directory / f"tcx_{ifindex}_{self._kernel.tag()}"))
-            finally:
-                os.close(link)
+            for side, place in _SIDES.items():
+                link = syscall.link_tcx(programs[side], ifindex, place.attach, first=True)
+                try:
+                    syscall.pin(link, str(directory / f"tcx_{ifindex}_{side}_{self._kernel.tag()}"))
+                finally:
+                    os.close(link)
             return 1
         marker = directory / f"clsact_{ifindex}"
         with IPRoute() as route:
@@ -132,31 +160,32 @@ class Answers:
                 made = "yes"
             if not marker.is_symlink():
                 marker.symlink_to(made)
-            route.tc(
-                "replace-filter",
-                "bpf",
-                ifindex,
-                fd=program,
-                name=self._filter_name(),
-                parent="ffff:fff3",
-                classid=1,
-                direct_action=True,
-                prio=PREFERENCE,
-                handle=_HANDLE,
-            )
+            for side, place in _SIDES.items():
+                route.tc(
+                    "replace-filter",
+                    "bpf",
+                    ifindex,
+                    fd=programs[side],
+                    name=self._filter_name(place.function),
+                    parent=place.parent,
+                    classid=1,
+                    direct_action=True,
+                    prio=PREFERENCE,
+                    handle=_HANDLE,
+                )
         return 1
 
     def _detach(self, ifindex: int) -> int:
         gone = 0
-        for pin, how, number, _ in self._pins():
+        for pin, how, number, *_ in self._pins():
             if number != ifindex:
                 continue
             if how == "clsact":
                 made = pin.readlink().name == "yes"
                 with contextlib.suppress(FileNotFoundError):  # the namespace may be gone, and its devices with it
-                    namespace.inside(self._kernel.options.netns, partial(_remove_filter, ifindex, with_parent=made))
+                    namespace.inside(self._kernel.options.netns, partial(_remove_filters, ifindex, with_parent=made))
             pin.unlink()
-            gone += 1
+            gone = 1
         return gone
 
 
@@ -178,24 +207,25 @@ def _devices() -> dict[int, str]:
         }
 
 
-def _filters(ifindex: int) -> dict[tuple[int, int], str]:
-    """Return the names of BPF filters where packets leave, by preference and handle."""
+def filters(ifindex: int, parent: int) -> dict[tuple[int, int], str]:
+    """Return the names of BPF filters on one side of a device, by preference and handle."""
     with IPRoute() as route:
         try:
-            filters: list[Any] = list(route.get_filters(index=ifindex, parent=_EGRESS))
+            found: list[Any] = list(route.get_filters(index=ifindex, parent=parent))
         except NetlinkError:
             return {}
-    named = {(one["info"] >> 16, one["handle"]): one.get_nested("TCA_OPTIONS", "TCA_BPF_NAME") for one in filters}
+    named = {(one["info"] >> 16, one["handle"]): one.get_nested("TCA_OPTIONS", "TCA_BPF_NAME") for one in found}
     return {place: str(name) for place, name in named.items() if name is not None}
 
 
-def _remove_filter(ifindex: int, *, with_parent: bool) -> None:
+def _remove_filters(ifindex: int, *, with_parent: bool) -> None:
     with IPRoute() as route:
-        with contextlib.suppress(NetlinkError):  # the device is gone, or somebody was faster
-            route.tc("del-filter", "bpf", ifindex, parent="ffff:fff3", prio=PREFERENCE, handle=_HANDLE)
+        for place in _SIDES.values():
+            with contextlib.suppress(NetlinkError):  # the device is gone, or somebody was faster
+                route.tc("del-filter", "bpf", ifindex, parent=place.parent, prio=PREFERENCE, handle=_HANDLE)
         if not with_parent:
             return
         with contextlib.suppress(NetlinkError):
-            others = [*route.get_filters(index=ifindex, parent=_EGRESS), *route.get_filters(index=ifindex, parent=_EGRESS - 1)]
+            others = [one for place in _SIDES.values() for one in route.get_filters(index=ifindex, parent=place.parent)]
             if not others:
                 route.tc("del", "clsact", ifindex)

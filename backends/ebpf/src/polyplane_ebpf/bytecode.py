@@ -24,7 +24,7 @@ from polyplane_ebpf import maps
 from polyplane_ebpf.stubtree import write_tree
 
 #: The functions of the program, each loaded by itself.
-FUNCTIONS: Final = ("polyplane_filter", "polyplane_origin", "polyplane_answer")
+FUNCTIONS: Final = ("polyplane_filter", "polyplane_origin", "polyplane_answer", "polyplane_refuse")
 #: The interpreter that the operating system's bcc belongs to.
 SYSTEM_PYTHON: Final = "/usr/bin/python3"
 

@@ -57,6 +57,11 @@ def details(options: EbpfOptions) -> tuple[tuple[str, str], ...]:
     return tuple(told)
 
 
+def has_tcx() -> bool:
+    """Whether programs can be attached to devices by TCX links."""
+    return _works(_tcx)
+
+
 def _questions() -> list[tuple[str, Callable[[], None]]]:
     return [
         ("netfilter link", _netfilter),

@@ -15,7 +15,7 @@ from polyplane_ebpf import bytecode, namespace, owned, syscall
 from polyplane_ebpf.btf import read_types
 from polyplane_ebpf.bytecode import Bytecode
 from polyplane_ebpf.instance import NAME, Maps
-from polyplane_ebpf.maps import KFUNCS, OFFSETS, SPECS, Hook
+from polyplane_ebpf.maps import KFUNCS, OFFSETS, OPTIONAL_OFFSETS, SPECS, Hook
 from polyplane_ebpf.options import EbpfOptions
 from polyplane_ebpf.relocate import relocate
 from polyplane_ebpf.syscall import AttachType, ProgramType, Refused
@@ -26,8 +26,9 @@ HOOKS: Final[Mapping[Hook, str]] = {
     Hook.LOCAL_IN: "polyplane_filter",
     Hook.POST_ROUTING: "polyplane_origin",
 }
-#: The one that sits where packets leave, and answers those that are refused.
+#: Those that answer packets that are refused: where they would leave, and where they come in.
 ANSWER: Final = "polyplane_answer"
+REFUSE: Final = "polyplane_refuse"
 _FAMILIES: Final = (4, 6)
 _SAID: Final = 600
 
@@ -182,14 +183,14 @@ class Kernel(Maps):
         numbers = {SPECS[name].number: descriptor for name, descriptor in self._maps.items()}
         programs: dict[str, int] = {}
         for function in bytecode.FUNCTIONS:
-            code = relocate(self._bytecode.functions[function], numbers, types)
+            code = self._bytecode.functions[function]
             try:
-                if function == ANSWER:
-                    programs[function] = syscall.load_program(ProgramType.SCHED_CLS, code, name=function)
-                else:
-                    programs[function] = syscall.load_program(ProgramType.NETFILTER, code, name=function, attach=AttachType.NETFILTER)
+                programs[function] = _load(function, relocate(code, numbers, types))
             except Refused as refusal:
-                raise BackendUnavailable(explain(function, refusal)) from refusal
+                try:  # a kernel in lockdown lets nobody read its memory: then refusals cannot be told before translation
+                    programs[function] = _load(function, relocate(code, numbers, types.without(OPTIONAL_OFFSETS)))
+                except Refused:
+                    raise BackendUnavailable(explain(function, refusal)) from refusal
         return programs
 
     # --- the end -------------------------------------------------------------------------------------------------------
@@ -203,6 +204,12 @@ class Kernel(Maps):
     def sweep(self) -> int:
         """Remove what instances left whose network namespace is gone."""
         return sum(owned.remove(directory) for directory in list(self.place.abandoned()))
+
+
+def _load(function: str, code: bytes) -> int:
+    if function in {ANSWER, REFUSE}:
+        return syscall.load_program(ProgramType.SCHED_CLS, code, name=function)
+    return syscall.load_program(ProgramType.NETFILTER, code, name=function, attach=AttachType.NETFILTER)
 
 
 def explain(function: str, refusal: Refused) -> str:

@@ -67,6 +67,7 @@ _SPECS: Final = (
     MapSpec(name="scratch", number=13, type=MapType.PERCPU_ARRAY, key=4, value=320, entries=1),
     MapSpec(name="notes", number=14, type=MapType.HASH, key=8, value=16, entries=16384),
     MapSpec(name="answering", number=15, type=MapType.HASH, key=4, value=4, entries=16384, flags=NO_PREALLOC),
+    MapSpec(name="refusals", number=16, type=MapType.LRU_HASH, key=56, value=16, entries=4096),
 )
 SPECS: Final[Mapping[str, MapSpec]] = {spec.name: spec for spec in _SPECS}
 
@@ -88,7 +89,16 @@ OFFSETS: Final = (
     ("nf_hook_state", "out"),
     ("net_device", "ifindex"),
     ("sk_buff", "len"),
+    ("net_device", "mtu"),
+    ("sk_buff", "cb"),
+    ("inet_skb_parm", "frag_max_size"),
+    ("inet6_skb_parm", "frag_max_size"),
+    ("sk_buff", "_nfct"),
+    ("nf_conn", "tuplehash"),
 )
+#: Those that are there only with conntrack: without it nothing is translated. Instead of a place the program gets `NOWHERE`.
+OPTIONAL_OFFSETS: Final = frozenset({("sk_buff", "_nfct"), ("nf_conn", "tuplehash")})
+NOWHERE: Final = 0x7FFF_FFFF
 #: Functions of the kernel that the program calls.
 KFUNCS: Final = ("bpf_dynptr_from_skb", "bpf_cast_to_kern_ctx")
 
@@ -121,10 +131,12 @@ class Hook(IntEnum):
 def definitions() -> dict[str, int]:
     """Return the numbers that the program's source takes from here."""
     numbers = {f"MAP_{spec.name.upper()}": PLACEHOLDER_MAP + spec.number for spec in _SPECS}
-    numbers |= {f"OFFSET_{struct.upper()}_{field.upper()}": PLACEHOLDER_OFFSET + at for at, (struct, field) in enumerate(OFFSETS)}
+    numbers |= {
+        f"OFFSET_{struct.upper()}_{field.strip('_').upper()}": PLACEHOLDER_OFFSET + at for at, (struct, field) in enumerate(OFFSETS)
+    }
     numbers |= {f"KFUNC_{name.removeprefix('bpf_').upper()}": PLACEHOLDER_KFUNC + at for at, name in enumerate(KFUNCS)}
     numbers |= {f"EVENT_{kind.name}": kind.value for kind in EventKind}
     numbers |= {"LIFETIME_TCP": LIFETIMES[6], "LIFETIME_ICMP": LIFETIMES[1]}
-    numbers |= {"LIFETIME_OTHER": LIFETIME_OTHER, "LIFETIME_CLOSING": LIFETIME_CLOSING}
+    numbers |= {"LIFETIME_OTHER": LIFETIME_OTHER, "LIFETIME_CLOSING": LIFETIME_CLOSING, "NOWHERE": NOWHERE}
     numbers |= {f"HOOK_{hook.name}": hook.value for hook in Hook}
     return numbers | {"LOGS": LOGS, "V4_MAPPED": int.from_bytes(b"\0\0\xff\xff", sys.byteorder)}

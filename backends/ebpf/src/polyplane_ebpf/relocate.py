@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from polyplane.errors import BackendUnavailable
 from polyplane_ebpf.btf import KernelTypes
-from polyplane_ebpf.maps import KFUNCS, OFFSETS, PLACEHOLDER_KFUNC, PLACEHOLDER_MAP, PLACEHOLDER_OFFSET
+from polyplane_ebpf.maps import KFUNCS, NOWHERE, OFFSETS, OPTIONAL_OFFSETS, PLACEHOLDER_KFUNC, PLACEHOLDER_MAP, PLACEHOLDER_OFFSET
 
 _LOAD_IMMEDIATE, _CALL = 0x18, 0x85
 _PSEUDO_MAP, _PSEUDO_KFUNC = 1, 2
@@ -47,5 +47,7 @@ def _replace(code: bytearray, at: int, registers: int, value: int) -> None:
 
 def _offset(types: KernelTypes, field: tuple[str, str]) -> int:
     if field not in types.offsets:
+        if field in OPTIONAL_OFFSETS:
+            return NOWHERE
         raise BackendUnavailable(f"this kernel's {field[0]} has no field {field[1]}; polyplane-ebpf does not know it")
     return types.offsets[field]

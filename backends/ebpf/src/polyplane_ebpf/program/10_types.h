@@ -17,6 +17,7 @@ static long (*const map_delete)(void *map, const void *key) = (void *)3;
 static void *(*const ringbuf_reserve)(void *ringbuf, u64 size, u64 flags) = (void *)131;
 static void (*const ringbuf_submit)(void *data, u64 flags) = (void *)132;
 static u64 (*const time_now)(void) = (void *)5;
+static long (*const read_kernel)(void *to, u32 length, const void *from) = (void *)113;
 
 #define TCP 6
 #define UDP 17
@@ -86,6 +87,8 @@ struct connection {
 enum note_kind { NOTE_REFUSED = 1, NOTE_ANSWER = 2 };
 
 struct note { u64 time; u64 kind; };
+/* A denied packet that could not be answered on the spot, by its addresses and ports as it came in. */
+struct refusal { u64 time; u64 generation; };
 struct counter { u64 packets; u64 bytes; };
 struct allowance { u64 since; u32 used; u32 lost; };
 

@@ -154,6 +154,11 @@ INLINE int decide(const struct config *config, struct scratch *scratch, struct e
         map_update(MAP(CONNECTIONS), flow, &fresh, 0);
         if (packet->opens && flow->protocol == TCP)
             map_delete(MAP(CONNECTIONS), &scratch->back);
+        if (config->reject && has_ports(flow->protocol)) {
+            /* what was refused a moment ago is an answer from now on */
+            scratch->back.sender = scratch->back.receiver = 0;
+            map_delete(MAP(REFUSALS), &scratch->back);
+        }
     }
     if (denied) {
         count(scratch->denied_by, packet->length);

@@ -27,13 +27,72 @@ INLINE u8 take_note(u64 skb)
     return answer;
 }
 
-/* Returns the verdict on a denied packet: ALLOW if it will be answered instead. Only small packets: they leave in one piece. */
-INLINE int refuse(u64 skb, const struct packet *packet, u32 out)
+/* Whether the packet leaves as it is, and not in pieces that nobody would know again. What came in pieces would leave so, too. */
+INLINE int leaves_whole(u64 state, u64 skb, const struct packet *packet)
 {
-    if (packet->resets || packet->error || packet->length > (packet->family == 4 ? 552 : 1280) || !map_lookup(MAP(ANSWERING), &out))
+    u64 mark = skb + PLACEHOLDER(OFFSET_SK_BUFF_CB);
+    u64 device = *(u64 *)(state + PLACEHOLDER(OFFSET_NF_HOOK_STATE_OUT));
+    if (!device || packet->length > *(u32 *)(device + PLACEHOLDER(OFFSET_NET_DEVICE_MTU)))
+        return 0;
+    if (packet->family == 4) {
+        mark += PLACEHOLDER(OFFSET_INET_SKB_PARM_FRAG_MAX_SIZE);
+        return packet->length <= 552 && !*(u8 *)mark && !*(u8 *)(mark + 1);
+    }
+    mark += PLACEHOLDER(OFFSET_INET6_SKB_PARM_FRAG_MAX_SIZE);
+    return packet->length <= 1280 && !*(u8 *)mark && !*(u8 *)(mark + 1);
+}
+
+/* The first half of the kernel's `struct nf_conntrack_tuple_hash`, and what follows a list node of 16 bytes in it. */
+#define TUPLE_HASH 56
+struct tuple { struct address source; u16 source_port; u16 family; struct address destination; u16 port; u8 protocol; u8 direction; };
+
+/* Remembers a denied packet, so that the next one of its kind is answered where it comes in (`polyplane_refuse`): with its addresses
+ * before any translation, which are known to conntrack. */
+INLINE void remember(u64 skb, const struct config *config, struct scratch *scratch)
+{
+    const struct flow *flow = &scratch->packet.flow;
+    struct flow *wire = &scratch->quoted;
+    if (!has_ports(flow->protocol))
+        return;
+    *wire = *flow;
+    wire->sender = wire->receiver = 0;
+    if (PLACEHOLDER(OFFSET_NF_CONN_TUPLEHASH) != NOWHERE && PLACEHOLDER(OFFSET_SK_BUFF_NFCT) != NOWHERE) {
+        u64 tracked = *(u64 *)(skb + PLACEHOLDER(OFFSET_SK_BUFF_NFCT));
+        u64 connection = tracked & ~7ULL;
+        if (connection) {
+            struct tuple tuple;
+            connection += PLACEHOLDER(OFFSET_NF_CONN_TUPLEHASH) + 16;
+            if ((tracked & 7) >= 3)
+                connection += TUPLE_HASH;        /* the direction of the answers */
+            if (read_kernel(&tuple, sizeof(tuple), (void *)connection))
+                return;
+            wire->source_port = tuple.source_port;
+            wire->port = tuple.port;
+            if (scratch->packet.family == 4) {
+                wire->source.word[3] = tuple.source.word[0];
+                wire->destination.word[3] = tuple.destination.word[0];
+            } else {
+                wire->source = tuple.source;
+                wire->destination = tuple.destination;
+            }
+        }
+    }
+    struct refusal refusal = { .time = time_now(), .generation = config->generation };
+    map_update(MAP(REFUSALS), wire, &refusal, 0);
+}
+
+/* Returns the verdict on a denied packet: ALLOW if it goes on to be answered where it would leave. */
+INLINE int refuse(u64 state, u64 skb, const struct config *config, struct scratch *scratch, u32 out)
+{
+    const struct packet *packet = &scratch->packet;
+    if (packet->resets || packet->error)
         return DENY;
-    struct note note = { .time = time_now(), .kind = NOTE_REFUSED };
-    return map_update(MAP(NOTES), &skb, &note, 0) ? DENY : ALLOW;
+    if (out && leaves_whole(state, skb, packet) && map_lookup(MAP(ANSWERING), &out)) {
+        struct note note = { .time = time_now(), .kind = NOTE_REFUSED };
+        return map_update(MAP(NOTES), &skb, &note, 0) ? DENY : ALLOW;
+    }
+    remember(skb, config, scratch);
+    return DENY;
 }
 
 /* FORWARD and LOCAL_IN: the policy of whoever sends, and of whoever receives. */
@@ -80,7 +139,7 @@ int polyplane_filter(struct netfilter *context)
         return ALLOW;
     if (decide(config, scratch, from, to))
         return ALLOW;
-    return config->reject && out ? refuse(skb, packet, out) : DENY;
+    return config->reject ? refuse(state, skb, config, scratch, out) : DENY;
 }
 
 /* POST_ROUTING: what the node itself sends is always allowed, and so are the answers, which LOCAL_IN must recognise.

@@ -1,5 +1,6 @@
-/* Traffic control, where a packet leaves: turns a packet that `polyplane_filter` has refused into the answer that its destination
- * would give, and lets it come in there. So translation of addresses is undone for it as for any other answer. */
+/* Traffic control: turns packets that `polyplane_filter` refuses into the answer that their destination would give. Where they would
+ * leave, if they get so far: there the answer comes in, and translation of addresses is undone for it as for any other. Else the next
+ * one of their kind, where it comes in. */
 
 #define NEXT (-1)                                /* let other programs of this hook decide */
 #define DROP 2
@@ -101,6 +102,21 @@ INLINE int unreachable6(struct __sk_buff *skb, const u8 *in)
     return skb_resize(skb, sizeof(out), 0) || skb_store(skb, 0, out, sizeof(out), 0);
 }
 
+/* Returns 0 when the packet has become its answer. */
+INLINE int turn(struct __sk_buff *skb, u8 *in)
+{
+    u32 length = skb->len;
+    if (skb->protocol == SWAP16(0x0800)) {
+        if (skb_load(skb, 0, in, MAC + 20) || in[MAC] != 0x45)
+            return -1;
+        return in[MAC + 9] == TCP ? reset(skb, in, 4, MAC + 20, length) : unreachable4(skb, in);
+    }
+    if (skb_load(skb, 0, in, MAC + 40))
+        return -1;
+    return in[MAC + 6] == TCP ? reset(skb, in, 6, MAC + 40, length) : unreachable6(skb, in);
+}
+
+/* Where packets leave. */
 int polyplane_answer(struct __sk_buff *skb)
 {
     u64 place = (u64)kernel_context(skb);
@@ -112,21 +128,55 @@ int polyplane_answer(struct __sk_buff *skb)
     if (!refused || !skb->ingress_ifindex)
         return NEXT;                             /* an older packet's, of which nobody heard again */
     u8 in[MAC + 40];
-    u32 length = skb->len;
-    int failed;
-    if (skb->protocol == SWAP16(0x0800)) {
-        if (skb_load(skb, 0, in, MAC + 20) || in[MAC] != 0x45)
-            return DROP;
-        failed = in[MAC + 9] == TCP ? reset(skb, in, 4, MAC + 20, length) : unreachable4(skb, in);
-    } else {
-        if (skb_load(skb, 0, in, MAC + 40))
-            return DROP;
-        failed = in[MAC + 6] == TCP ? reset(skb, in, 6, MAC + 40, length) : unreachable6(skb, in);
-    }
-    if (failed)
+    if (turn(skb, in))
         return DROP;
     struct note answer = { .time = time_now(), .kind = NOTE_ANSWER };
     if (map_update(MAP(NOTES), &place, &answer, 0))
         return DROP;
     return redirect(skb->ifindex, 1);            /* 1: as if it came in there */
+}
+
+/* Where packets come in. Only whole ones without options: others are decided about, and not answered. */
+int polyplane_refuse(struct __sk_buff *skb)
+{
+    u8 in[MAC + 40], flags;
+    struct flow flow = {};
+    u16 ports[2];
+    u32 start, only = 0;
+    if (skb->vlan_present)
+        return NEXT;
+    if (skb->protocol == SWAP16(0x0800)) {
+        if (skb_load(skb, 0, in, MAC + 20) || in[MAC] != 0x45 || (in[MAC + 6] << 8 | in[MAC + 7]) & 0x3fff)
+            return NEXT;
+        start = MAC + 20;
+        flow.protocol = in[MAC + 9];
+        flow.source.word[2] = flow.destination.word[2] = V4_MAPPED;
+        __builtin_memcpy(&flow.source.word[3], in + MAC + 12, 4);
+        __builtin_memcpy(&flow.destination.word[3], in + MAC + 16, 4);
+    } else if (skb->protocol == SWAP16(0x86dd)) {
+        if (skb_load(skb, 0, in, MAC + 40))
+            return NEXT;
+        start = MAC + 40;
+        flow.protocol = in[MAC + 6];
+        __builtin_memcpy(&flow.source, in + MAC + 8, 16);
+        __builtin_memcpy(&flow.destination, in + MAC + 24, 16);
+    } else {
+        return NEXT;
+    }
+    if (!has_ports(flow.protocol) || skb_load(skb, start, ports, 4))
+        return NEXT;
+    flow.source_port = ports[0];
+    flow.port = ports[1];
+    struct refusal *refusal = map_lookup(MAP(REFUSALS), &flow);
+    struct config *config = map_lookup(MAP(CONFIG), &only);
+    if (!refusal || !config)
+        return NEXT;
+    u64 generation = *(volatile u64 *)&config->generation;
+    if (!config->reject || refusal->generation != generation || generation & 1 || time_now() - refusal->time > 5 * SECOND)
+        return NEXT;                             /* policy has changed, or it is long ago: decide anew */
+    if (flow.protocol == TCP && (skb_load(skb, start + 13, &flags, 1) || flags & 4))
+        return NEXT;
+    u64 place = (u64)kernel_context(skb);
+    map_delete(MAP(NOTES), &place);              /* of an older packet at this place, which `polyplane_answer` must not find */
+    return turn(skb, in) ? DROP : redirect(skb->ifindex, 0);
 }
