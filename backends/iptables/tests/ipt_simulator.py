@@ -14,7 +14,7 @@ from polyplane.ir.cidr import Cidr
 from polyplane.ir.evaluate import Packet
 from polyplane.ir.members import Members
 from polyplane_iptables.native import Chain, Filter, Native
-from polyplane_iptables.owned import PREFIX, REJECT
+from polyplane_iptables.owned import PORT_SETS, PREFIX, REJECT
 from polyplane_iptables.plan import Plan
 
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "ipv6-icmp": 58}
@@ -44,7 +44,7 @@ class Simulator:
         return self.seen
 
     def chain(self, name: str, depth: int) -> str:
-        assert depth < 16, "nf_tables follows 16 chains"
+        assert depth < 15, "nf_tables follows 15 chains"
         if name == REJECT:
             return "DROP"
         for rule in self.filter.chains[name].rules:
@@ -108,6 +108,8 @@ class Simulator:
                 return packet.icmp is not None and packet.icmp.type == int(kind) and code in ("", str(packet.icmp.code))
             case "--match-set":
                 name, side = next(words), next(words)
+                if name.startswith(PORT_SETS):
+                    return (packet.port if side == "dst" else packet.source_port) in self.native.ports[name]
                 address = packet.source if side == "src" else packet.destination
                 assert name in self.native.sets, f"{name} is not there"
                 return self.native.sets[name].covers_address(address.family, address.address)
@@ -144,6 +146,16 @@ def stages(native: Native, made: Plan) -> Iterator[None]:
                 case ["create", name, "hash:net", "family", _, "hashsize", _, "maxelem", _]:
                     assert name not in native.sets
                     native.sets[name] = Members()
+                case ["create", name, "bitmap:port", "range", "0-65535"]:
+                    native.ports[name] = frozenset()
+                case ["destroy", name]:
+                    assert name not in native.referenced(), f"{name} is still asked"
+                    native.sets.pop(name, None)
+                case ["swap", one, other]:
+                    native.sets[one], native.sets[other] = native.sets[other], native.sets[one]
+                case ["add", name, member] if name.startswith(PORT_SETS):
+                    first, _, end = member.partition("-")
+                    native.ports[name] |= set(range(int(first), int(end or first) + 1))
                 case ["add", name, member]:
                     assert not member.endswith("/0")
                     native.sets[name] = native.sets[name].changed(added=[Cidr.parse(member)])
@@ -154,7 +166,7 @@ def stages(native: Native, made: Plan) -> Iterator[None]:
             yield
     for name in made.destroy:
         assert name not in native.referenced(), f"{name} is still asked"
-        del native.sets[name]
+        (native.ports if name.startswith(PORT_SETS) else native.sets).pop(name)
         yield
 
 

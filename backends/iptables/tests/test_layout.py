@@ -131,7 +131,7 @@ def check_stages(one: Program, two: Program, some: Iterable[Packet]) -> None:
 
 
 def layout_copy(native: Native) -> Native:
-    return Native({family: replace(table) for family, table in native.filters.items()}, dict(native.sets))
+    return Native({family: replace(table) for family, table in native.filters.items()}, dict(native.sets), dict(native.ports))
 
 
 @pytest.mark.parametrize(

@@ -1,64 +1,128 @@
-"""What the backend wrote, read by python-iptables, which shares no code with iptables-save and knows nothing of this backend."""
+"""What the backend wrote, read by others: python-iptables in a child process, nft, netlink. None of them knows this backend."""
 
 from __future__ import annotations
 
-import json
-import shlex
-import subprocess
-import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from backend_programs import examples
+from backend_programs import examples, web
 from ipt_namespace import Namespace
+from structlog.testing import capture_logs
 
+from polyplane.ir.cidr import BITS
 from polyplane.ir.program import EMPTY
 from polyplane.reconcile.diff import diff
+from polyplane_iptables import decoder
+from polyplane_iptables.decoder import Decoder
+from polyplane_iptables.kernel import Kernel
 from polyplane_iptables.layout import Layout
-from polyplane_iptables.listing import protocol_number
+from polyplane_iptables.listing import reworded
+from polyplane_iptables.options import IptablesOptions
+from polyplane_iptables.witness import differences
 
-pytestmark = [
-    pytest.mark.netns,
-    pytest.mark.skipif(find_spec("iptc") is None, reason="needs python-iptables (pip install python-iptables; it compiles)"),
-]
-
-
-def second_look(namespace: Namespace, family: int) -> dict[str, list[dict[str, str]]]:
-    script = Path(__file__).with_name("ipt_second_look.py")
-    argv = ["ip", "netns", "exec", namespace.name, sys.executable, str(script), str(family)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"python-iptables ended with {done.returncode}: {done.stderr}"
-    seen: dict[str, list[dict[str, str]]] = json.loads(done.stdout)
-    for rule in (rule for rules in seen.values() for rule in rules):
-        rule["protocol"] = protocol_number(rule["protocol"])
-    return seen
+needs_iptc = pytest.mark.skipif(find_spec("iptc") is None, reason="needs python-iptables (pip install python-iptables; it compiles)")
+pytestmark = [pytest.mark.netns, needs_iptc]
 
 
-def expected(rule: str) -> dict[str, object]:
-    words = shlex.split(rule)
-    options = {word: words[at + 1] for at, word in enumerate(words[:-1]) if word in ("-p", "-i", "-o", "-j", "-g", "--comment")}
-    return {
-        "protocol": protocol_number(options.get("-p", "ip")),
-        "in": options.get("-i"),
-        "out": options.get("-o"),
-        "target": options.get("-j") or options["-g"],
-        "comment": options.get("--comment", ""),
-        "matches": sorted(words[at + 1] for at, word in enumerate(words) if word == "-m"),
-    }
-
-
-@pytest.mark.parametrize("name", ["one-pod", "blocks", "tiers"])
-@pytest.mark.parametrize("family", [4, 6])
-def test_another_decoder_sees_the_same(name: str, family: int, namespace: Namespace) -> None:
+@pytest.fixture
+def legacy(namespace: Namespace) -> Namespace:
     if namespace.variant == "nft":
         pytest.skip("python-iptables sees legacy tables only")
+    return namespace
+
+
+@pytest.mark.parametrize("name", sorted(examples()))
+def test_another_decoder_sees_the_same(name: str, legacy: Namespace) -> None:
+    wanted = examples()[name]
+    legacy.backend().polyplane_apply(diff(EMPTY, wanted))
+    native = Layout.of(wanted).native({})
+    decoded = Decoder(IptablesOptions.parse(legacy.options)).read(BITS)
+    assert decoded is not None
+    for family in BITS:
+        assert reworded(decoded[family], native.filters[family], {}) == native.filters[family]
+
+
+@pytest.mark.parametrize("group", [None, 0, 5])
+def test_targets_that_log_do_not_crash_it(group: int | None, legacy: Namespace) -> None:
+    more = {} if group is None else {"log_group": group}
+    backend = legacy.backend(log_denied=True, **more)
+    wanted = examples()["tiers"]
+    backend.polyplane_apply(diff(EMPTY, wanted))
+    with capture_logs() as logs:
+        assert backend.polyplane_audit(wanted) == ()
+    assert logs == []
+
+
+@pytest.mark.parametrize(
+    ("what_it_does", "reason"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "status -11"),
+        ("raise OSError('no libiptc')", "no libiptc"),
+        ("import time; time.sleep(60)", "no end after"),
+        ("import os; os.write(1, b'{'); os._exit(0)", "cannot be understood"),
+        ("import sys; print('[]'); sys.exit(0)", "cannot be understood"),
+    ],
+)
+def test_a_child_that_fails_does_no_harm(
+    what_it_does: str, reason: str, legacy: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audit goes on with iptables-legacy-save, and says so once."""
+    backend = legacy.backend()
+    backend.polyplane_apply(diff(EMPTY, web()))
+    (tmp_path / "iptc.py").write_text(what_it_does)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(decoder, "_SECONDS", 3.0)
+    with capture_logs() as logs:
+        assert backend.polyplane_audit(web()) == ()
+        assert backend.polyplane_audit(web()) == ()
+    assert [entry["log_level"] for entry in logs] == ["warning"]
+    assert reason in logs[0]["reason"]
+    legacy.iptables("-D", "polyplane-to", "1")
+    assert backend.polyplane_audit(web())
+
+
+def test_what_only_one_of_two_readers_sees_is_told(legacy: Namespace) -> None:
+    """iptables-legacy-save says what it said before; python-iptables sees the rule that has come."""
+    kernel = Kernel(IptablesOptions.parse(legacy.options))
+    said: dict[str, str] = {}
+
+    def repeat(argv: Sequence[str], text: str) -> str:
+        if argv[0].endswith("-save"):
+            return said.setdefault(" ".join(argv), kernel.execute(argv, text))
+        return kernel.execute(argv, text)
+
+    legacy.backend().polyplane_apply(diff(EMPTY, web()))
+    backend = legacy.backend(repeat)
+    assert backend.polyplane_audit(web()) == ()
+    legacy.iptables("-I", "polyplane-to", "-j", "RETURN")
+    with capture_logs() as logs:
+        assert backend.polyplane_audit(web()) == ()
+    assert [entry["event"] for entry in logs] == ["python-iptables sees what iptables-legacy-save does not"]
+    assert "polyplane-to" in logs[0]["reason"]
+
+
+@pytest.mark.parametrize("name", sorted(examples()))
+def test_the_witness_agrees(name: str, namespace: Namespace) -> None:
     wanted = examples()[name]
     namespace.backend().polyplane_apply(diff(EMPTY, wanted))
-    seen = second_look(namespace, family)
-    native = Layout.of(wanted).native({}).filters[family]
-    assert {chain for chain in seen if chain.startswith("polyplane-")} == native.chains.keys()
-    for chain, content in native.chains.items():
-        assert seen[chain] == [expected(rule) for rule in content.rules], chain
-    for built_in, jumps in native.jumps.items():
-        assert seen[built_in] == [expected(rule) for _, rule in jumps]
+    assert differences(wanted, namespace.path) == ()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "iptables-{variant} -w 5 -D polyplane-to 1",
+        "iptables-{variant} -w 5 -I FORWARD -j ACCEPT",
+        "ip6tables-{variant} -w 5 -R polyplane-to 1 -o other -j RETURN",
+        "ip6tables-{variant} -w 5 -N polyplane-stray",
+        "ipset flush",
+        "sh -c 'ipset add $(ipset list -n | grep -m 1 polyplane-4) 192.0.2.7'",
+        "ipset create polyplane-p-stray bitmap:port range 0-65535",
+    ],
+)
+def test_the_witness_notices(damage: str, namespace: Namespace) -> None:
+    namespace.backend().polyplane_apply(diff(EMPTY, web()))
+    namespace.run("sh", "-c", damage.format(variant=namespace.variant))
+    assert differences(web(), namespace.path)

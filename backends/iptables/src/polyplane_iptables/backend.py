@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from polyplane.errors import ApplyError
@@ -12,15 +13,18 @@ from polyplane.ir.cidr import BITS
 from polyplane.ir.delta import Delta
 from polyplane.ir.features import Capabilities, Feature
 from polyplane.ir.program import EMPTY, Program
+from polyplane_iptables.counting import Ledger
+from polyplane_iptables.decoder import MOST_RULES, Decoder
 from polyplane_iptables.drift import drifts_of
-from polyplane_iptables.kernel import Kernel, Runner, ToolError, ToolMissing
+from polyplane_iptables.kernel import PORTS, SET_TYPES, Kernel, Runner, ToolError, ToolMissing
 from polyplane_iptables.layout import Layout
-from polyplane_iptables.listing import learn, parse_counters, parse_sets, parse_table, reworded
+from polyplane_iptables.listing import Count, learn, parse_counters, parse_sets, parse_table, reworded
 from polyplane_iptables.native import Filter, Native
 from polyplane_iptables.options import IptablesOptions, Variant
 from polyplane_iptables.owned import base_of
 from polyplane_iptables.plan import Plan, plan
 from polyplane_iptables.render import plan_to, render
+from polyplane_iptables.steps import MOST_PARTS
 from polyplane_iptables.variants import detect, missing
 
 _NAME: Final = "iptables"
@@ -34,7 +38,10 @@ class IptablesBackend:
         self._options: Final = IptablesOptions.parse(options or {})
         self._kernel: Final = Kernel(self._options, runner)
         self._variant: Variant | None = None
-        self._layout: Layout = Layout(log_group=self._options.log_group)
+        self._style = self._options.style()
+        self._layout: Layout = Layout(self._style)
+        self._decoder: Final = Decoder(self._options)
+        self._ledger: Final = Ledger()
         #: What is in the kernel; None when we do not know.
         self._held: Native | None = None
         #: Sets that go by their other name.
@@ -47,7 +54,7 @@ class IptablesBackend:
         """Say whether iptables and ipset can be used here; together they can do all that the IR asks for."""
         problems = missing(self._kernel, self._options)
         variant = "?" if problems else str(self._detect())
-        details = (("variant", variant), *self._kernel.details())
+        details = (("variant", variant), *self._kernel.details(), *self._notes(problems))
         return Capabilities(supported=frozenset(Feature), missing=problems, details=details)
 
     @hookimpl
@@ -64,6 +71,7 @@ class IptablesBackend:
         """
         held, self._held = self._held, None
         try:
+            self._detect()
             if held is not None and not delta.base.same_content(EMPTY) and self._layout.holds(delta.base):
                 self._layout.follow(delta)
                 try:
@@ -81,33 +89,24 @@ class IptablesBackend:
     @hookimpl
     def polyplane_audit(self, program: Program) -> Sequence[Drift]:
         """Compare what is ours in the kernel, in both variants, with what the program asks for."""
-        layout = self._layout if self._layout.holds(program) else Layout.of(program, log_group=self._options.log_group)
         try:
             variant = self._detect()
-            found = self._read(variant)
-            wanted = layout.native(self._generations_in(found, layout))
-            found = self._reworded(found, wanted)
+            layout = self._layout if self._layout.holds(program) else Layout.of(program, self._style)
+            drifts = self._drifts(layout, variant)
             strays = self._strays(variant.other)
         except _FAILURES as error:
             raise _apply_error(error) from error
-        drifts = drifts_of(found, wanted)
         if strays:
             drifts = (*drifts, Drift(subject=f"iptables-{variant.other}", expected="nothing of ours", found="chains of ours"))
         return drifts
 
     @hookimpl
     def polyplane_counters(self) -> Sequence[RuleCount]:
-        """Read the counters of the rules that allow and deny."""
-        packets: Counter[int] = Counter()
-        size: Counter[int] = Counter()
+        """Read the counters of the rules that allow and deny; they go on when a rule's chain is written anew."""
         try:
-            for family in BITS:
-                for rule_id, packet_count, byte_count in parse_counters(self._kernel.save(self._detect(), family, counters=True)):
-                    packets[rule_id] += packet_count
-                    size[rule_id] += byte_count
+            return self._ledger.read(self._counts())
         except _FAILURES as error:
             raise _apply_error(error) from error
-        return tuple(RuleCount(rule_id=rule_id, packets=packets[rule_id], bytes=size[rule_id]) for rule_id in sorted(packets))
 
     @hookimpl
     def polyplane_teardown(self) -> Applied:
@@ -118,7 +117,7 @@ class IptablesBackend:
             for variant in Variant:
                 detail += self._remove_chains(variant)
             sets = parse_sets(self._kernel.save_sets())
-            doomed = sorted(sets.members.keys() | sets.strangers)
+            doomed = sorted({*sets.members, *sets.ports, *sets.strangers})
             detail["sets"] += len(doomed) - len(self._kernel.destroy_sets(doomed))
         except _FAILURES as error:
             raise _apply_error(error) from error
@@ -127,8 +126,12 @@ class IptablesBackend:
     # --- bringing about ---
 
     def _detect(self) -> Variant:
+        """Return the variant to work in; the first call finds it out, and which sets there are."""
         if self._variant is None:
             self._variant = detect(self._kernel, self._options)
+            if PORTS not in self._kernel.set_types():
+                self._style = replace(self._style, port_sets=False)
+                self._layout = Layout(self._style)
         return self._variant
 
     def _apply_whole(self) -> Applied:
@@ -142,8 +145,12 @@ class IptablesBackend:
     def _bring(self, found: Native, variant: Variant, *, whole: bool = False) -> Applied:
         """Carry out the plan from what was found to the layout's program."""
         made, wanted, generations = plan_to(self._layout, found, self._generations)
+        if self._ledger.worth_reading and any(made.rewritten.values()):
+            self._ledger.look(self._counts())
         for step in made.steps:
             self._kernel.take(variant, step)
+        for family, chains in made.rewritten.items():
+            self._ledger.lose(family, chains)
         detail = made.detail
         if whole:
             # Now that the rules are in force here, ours of the other variant are in the way: they would decide as well.
@@ -170,11 +177,49 @@ class IptablesBackend:
     def _read(self, variant: Variant) -> Native:
         sets = parse_sets(self._kernel.save_sets())
         filters = {family: parse_table(self._kernel.save(variant, family)) for family in BITS}
-        return Native(filters, sets.members, frozenset(sets.strangers))
+        return Native(filters, sets.members, sets.ports, frozenset(sets.strangers))
 
     def _reworded(self, found: Native, wanted: Native) -> Native:
         filters = {family: reworded(found.filters[family], wanted.filters[family], self._learned) for family in BITS}
-        return Native(filters, found.sets, found.strangers)
+        return replace(found, filters=filters)
+
+    def _drifts(self, layout: Layout, variant: Variant) -> tuple[Drift, ...]:
+        found = self._read(variant)
+        wanted = layout.native(self._generations_in(found, layout))
+        drifts = drifts_of(self._reworded(found, wanted), wanted)
+        if not drifts and variant is Variant.LEGACY:
+            self._look_again(found, wanted)
+        return drifts
+
+    def _look_again(self, found: Native, wanted: Native) -> None:
+        """Ask python-iptables as well. What only one of two readers sees cannot be repaired: it is told."""
+        if (
+            not self._decoder.usable
+            or sum(len(chain.rules) for table in wanted.filters.values() for chain in table.chains.values()) > MOST_RULES
+        ):
+            return
+        present = [family for family in BITS if "filter" in self._kernel.legacy_tables(family)]
+        filters = {**found.filters, **(self._decoder.read(present) or {})}
+        for drift in drifts_of(self._reworded(replace(found, filters=filters), wanted), wanted)[:1]:
+            self._decoder.complain(
+                "python-iptables sees what iptables-legacy-save does not", f"{drift.subject}: {drift.found}, not {drift.expected}"
+            )
+
+    def _counts(self) -> dict[int, Iterable[Count]]:
+        variant = self._detect()
+        return {family: parse_counters(self._kernel.save(variant, family, counters=True)) for family in BITS}
+
+    def _notes(self, problems: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yield what people may want to know about this machine."""
+        if problems:
+            return
+        have = self._kernel.set_types()
+        yield (
+            "set types",
+            ", ".join(kind if kind in have else f"{kind} (missing: long lists of ports become several rules)" for kind in SET_TYPES),
+        )
+        yield "tiers that pass", f"any number: those beyond {MOST_PARTS} chains are multiplied out"
+        yield "audit of legacy tables", "python-iptables and iptables-legacy-save" if self._decoder.usable else "iptables-legacy-save"
 
     def _generations_in(self, found: Native, layout: Layout) -> dict[str, int]:
         """Return which sets already go by their other name, and those that must because the first one is taken."""
@@ -203,7 +248,8 @@ class IptablesBackend:
 def _with_sets(wanted: Native, found: Native, kept: Sequence[str]) -> Native:
     """Return what is in the kernel if some sets could not be destroyed: they are to be tried again next time."""
     sets = {**wanted.sets, **{name: found.sets[name] for name in kept if name in found.sets}}
-    return Native(wanted.filters, sets, found.strangers & frozenset(kept))
+    ports = {**wanted.ports, **{name: found.ports[name] for name in kept if name in found.ports}}
+    return Native(wanted.filters, sets, ports, found.strangers & frozenset(kept))
 
 
 def _apply_error(error: Exception) -> ApplyError:

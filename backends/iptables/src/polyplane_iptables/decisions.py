@@ -4,20 +4,24 @@ A chain decides by ``RETURN`` (allowed: the other direction still decides, then 
 by ``-g``, so that RETURN leads back to the chain that asked for the direction, however many tiers lie between: no mark is
 needed to carry a verdict, and none of the packet's or connection's marks is touched.
 
-Tiers follow one another in one chain; only where a rule passes to the next tier, that one begins a chain of its own.
+Tiers follow one another in one chain; only where a rule passes to the next tier, that one begins a chain of its own (`steps`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from polyplane.backend_kit.labels import isolation_label, origin_label
-from polyplane.ir.program import Action, DenyAction, Direction, Policy, PolicyId, Rule, SetId, Stack, TierEnd
-from polyplane_iptables.matches import Sets, alternatives
+import structlog
+
+from polyplane.ir.program import ANY, Action, DenyAction, Direction, Policy, PolicyId, PortRange, SetId, Stack
+from polyplane_iptables.matches import alternatives
 from polyplane_iptables.native import Chain
-from polyplane_iptables.owned import REJECT, log_chain, set_name, stack_chain
+from polyplane_iptables.owned import REJECT, log_chain, port_set_name, set_name, stack_chain
+from polyplane_iptables.steps import Part, StackRefused, Step, parts_of
+
+_log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.iptables")
 
 #: Limited, because whoever sends the packets must not be able to fill the node's log.
 _LOG_LIMIT: Final = "-m limit --limit 10/sec "
@@ -25,45 +29,62 @@ _LOG_LIMIT: Final = "-m limit --limit 10/sec "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """What all decisions have in common. ``log_group`` None: the kernel log."""
+    """What all decisions have in common.
+
+    ``log_group`` None: the kernel log. ``log_denied``: denials log too. ``port_sets``: the kernel has sets of ports.
+    """
 
     deny_action: DenyAction = DenyAction.DROP
     log_group: int | None = None
+    log_denied: bool = False
+    port_sets: bool = True
 
     @property
     def deny(self) -> str:
         """Target of a denial."""
         return f"-g {REJECT}" if self.deny_action is DenyAction.REJECT else "-j DROP"
 
-    def log(self, rule_id: int) -> str:
-        """Target of a rule that logs."""
-        prefix = f'"polyplane {rule_id:08x} "'
+    def log(self, step: Step) -> str:
+        """Target of a rule that logs; the prefix of a denial says so."""
+        word = "denied " if step.action is Action.DENY else ""
+        prefix = f'"polyplane {word}{step.rule_id:08x} "'
         if self.log_group is None:
             return f"-j LOG --log-prefix {prefix}"
         return f"-j NFLOG --nflog-prefix {prefix}" + (f" --nflog-group {self.log_group}" if self.log_group else "")
 
 
-class Naming(Sets):
-    """Kernel names of sets, and which sets they were asked for."""
+class Naming:
+    """Kernel names of sets, and what they were asked for: `polyplane_iptables.matches.Names`."""
 
-    def __init__(self, generations: Mapping[str, int]) -> None:
+    def __init__(self, generations: Mapping[str, int], *, port_sets: bool = True) -> None:
         self._generations: Final = generations
+        self._port_sets: Final = port_sets
         self.asked: Final[dict[str, SetId]] = {}
+        self.asked_ports: Final[dict[str, tuple[PortRange, ...]]] = {}
 
-    def name(self, set_id: SetId, family: int) -> str:
-        """See `Sets`."""
+    def addresses(self, set_id: SetId, family: int) -> str:
+        """Return the kernel's name of a set's members of one family."""
         name = set_name(set_id, family, self._generations.get(set_name(set_id, family), 0))
         self.asked[name] = set_id
+        return name
+
+    def ports(self, ports: tuple[PortRange, ...]) -> str | None:
+        """Return the name of the set of these ports, None where the kernel has no such sets."""
+        if not self._port_sets:
+            return None
+        name = port_set_name(ports)
+        self.asked_ports[name] = ports
         return name
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """``entry``: target that decides about a packet, such as ``-g CHAIN``; the chains it needs, the sets they ask by kernel name."""
+    """``entry``: target that decides about a packet, such as ``-g CHAIN``; the chains it needs, what they ask by kernel name."""
 
     entry: str
     chains: Mapping[str, Chain]
     sets: Mapping[str, SetId]
+    ports: Mapping[str, tuple[PortRange, ...]]
 
 
 @dataclass(slots=True)
@@ -104,10 +125,10 @@ class Decisions:
         self._used.add(key)
         content = tuple(policies[policy_id] for tier in stack for policy_id in tier.policies)
         known = self._memo.get(key)
-        naming = Naming(generations)
+        naming = Naming(generations, port_sets=self.style.port_sets)
         if known is not None and all(map(_same, known.policies, content)):
             sets = known.decision.sets
-            if all(naming.name(set_id, family) == name for name, set_id in sets.items()):
+            if all(naming.addresses(set_id, family) == name for name, set_id in sets.items()):
                 return known.decision
         decision = self._render(stack, policies, _Work(direction, family, naming))
         self._memo[key] = _Memo(decision, content)
@@ -119,48 +140,54 @@ class Decisions:
         self._used = set()
 
     def _render(self, stack: Stack, policies: Mapping[PolicyId, Policy], work: _Work) -> Decision:
-        following: tuple[str, ...] = ()
-        for tier in reversed(stack):
-            rules = [rule for policy_id in tier.policies for rule in policies[policy_id].rules]
-            beyond = "-j RETURN"
-            passes = any(rule.action is Action.PASS for rule in rules)
-            if following and passes:
-                beyond = f"-g {work.add(following)}"
-            lines = [line for rule in rules for line in self._rule(rule, beyond, work)]
-            if tier.end is TierEnd.DENY and tier.isolation is not None:
-                lines.append(f"{_comment(tier.isolation.id, isolation_label(tier.isolation.origins))}{self.style.deny}")
-            elif following and passes:
+        beyond = "-j RETURN"
+        for part in reversed(self._parts(stack, policies)):
+            lines = [line for step in part for line in self._step(step, beyond, work)]
+            if lines and beyond != "-j RETURN" and not part[-1].ends:
                 lines.append(beyond)
-            else:
-                lines += following
-            following = tuple(lines)
-        entry = f"-g {work.add(following)}" if following else "-j RETURN"
+            if lines:
+                beyond = f"-g {work.add(tuple(lines))}"
         asked = {name for chain in work.chains.values() for name in chain.sets}
-        return Decision(entry, work.chains, {name: set_id for name, set_id in work.naming.asked.items() if name in asked})
+        sets = {name: set_id for name, set_id in work.naming.asked.items() if name in asked}
+        return Decision(beyond, work.chains, sets, {name: ports for name, ports in work.naming.asked_ports.items() if name in asked})
 
-    def _rule(self, rule: Rule, beyond: str, work: _Work) -> Iterator[str]:
-        ways = alternatives(rule.match, work.family, work.naming, ingress=work.direction is Direction.INGRESS, action=rule.action)
-        comment = _comment(rule.id, origin_label(rule.origin), "pass " if rule.action is Action.PASS else "")
-        if rule.action is not Action.LOG:
-            target = {Action.ALLOW: "-j RETURN", Action.DENY: self.style.deny, Action.PASS: beyond}[rule.action]
-            for way in ways:
-                yield f"{way}{comment}{target}"
-        elif len(ways) == 1:
-            yield f"{ways[0]}{_LOG_LIMIT}{comment}{self.style.log(rule.id)}"
+    def _parts(self, stack: Stack, policies: Mapping[PolicyId, Policy]) -> tuple[Part, ...]:
+        """Return the stack's parts; one that denies everything where they cannot be said: what we cannot do fails closed."""
+        try:
+            return parts_of(stack, policies)
+        except StackRefused as refused:
+            _log.error("policies refused, everything is denied", tiers=[tier.name for tier in stack], reason=str(refused))
+            return ((Step(ANY, Action.DENY, 0, f"refused/{stack[0].name}"),),)
+
+    def _step(self, step: Step, beyond: str, work: _Work) -> Iterator[str]:
+        ways = alternatives(step.match, work.family, work.naming, ingress=work.direction is Direction.INGRESS, action=step.action)
+        if step.action is Action.LOG:
+            yield from self._logging(step, ways, work)
+            return
+        if step.action is Action.DENY and self.style.log_denied:
+            yield from self._logging(step, ways, work)
+        comment = _comment(step, "pass " if step.action is Action.PASS else "")
+        target = {Action.ALLOW: "-j RETURN", Action.DENY: self.style.deny, Action.PASS: beyond}[step.action]
+        for way in ways:
+            yield f"{way}{comment}{target}"
+
+    def _logging(self, step: Step, ways: Sequence[str], work: _Work) -> Iterator[str]:
+        """Yield rules that log a packet once, although several alternatives may fit: the first that does goes where the log is."""
+        log = f"{_LOG_LIMIT}{_comment(step)}{self.style.log(step)}"
+        if len(ways) == 1:
+            yield f"{ways[0]}{log}"
         elif ways:
-            # A packet that fits several alternatives is logged once: the first that fits goes where the log is.
-            log = (f"{_LOG_LIMIT}{comment}{self.style.log(rule.id)}",)
-            once = log_chain(log)
-            work.chains[once] = Chain(log)
+            once = log_chain((log,))
+            work.chains[once] = Chain((log,))
             choice = tuple(f"{way}-g {once}" for way in ways)
             work.chains[log_chain(choice)] = Chain(choice)
-            yield f"{comment}-j {log_chain(choice)}"
+            yield f"{_comment(step)}-j {log_chain(choice)}"
 
 
 def _same(one: Policy, other: Policy) -> bool:
     return one is other or one == other
 
 
-def _comment(rule_id: int, label: str, word: str = "") -> str:
+def _comment(step: Step, word: str = "") -> str:
     """A rule that decides has its id first in the comment: that is how its counter is found."""
-    return f'-m comment --comment "{word}{rule_id:08x} {label}" '
+    return f'-m comment --comment "{word}{step.rule_id:08x} {step.label}" '

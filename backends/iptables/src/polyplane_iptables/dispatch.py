@@ -17,8 +17,8 @@ from polyplane_iptables.owned import address_chain, interface_chain
 
 #: Up to so many keys are asked one after the other.
 _LINEAR: Final = 8
-#: Levels below the root. The kernel follows 16 nested chains in nf_tables, and the tree is not all there is.
-_DEPTH: Final = 3
+#: Levels below the root. nf_tables follows 15 nested chains, and the trees are not all there is; two tell 2,048 keys apart.
+_DEPTH: Final = 2
 _STEP: Final = 4
 
 K = TypeVar("K", str, Cidr)

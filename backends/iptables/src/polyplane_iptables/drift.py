@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from collections.abc import Set as AbstractSet
+from typing import Any, Final
 
 from polyplane.hookspecs import Drift
 from polyplane.ir.cidr import BITS, Family
 from polyplane_iptables.native import Chain, Jump, Native
-from polyplane_iptables.plan import SET_TYPE
+from polyplane_iptables.setplan import PORT_SET_TYPE, SET_TYPE
 
 _ABSENT: Final = "nothing"
 #: Rules and elements that are named one by one.
@@ -33,7 +34,7 @@ def _differences(found: Native, wanted: Native) -> Iterator[tuple[str, str, str]
             before, after = old.chains.get(name), new.chains.get(name)
             if before != after:
                 yield from _chain_differences(f"{table} chain {name}", before, after)
-    for name in sorted(found.sets.keys() | wanted.sets.keys() | found.strangers):
+    for name in sorted(found.set_names | wanted.set_names):
         yield from _set_differences(name, found, wanted)
 
 
@@ -52,14 +53,18 @@ def _chain_differences(subject: str, before: Chain | None, after: Chain | None) 
 
 
 def _set_differences(name: str, found: Native, wanted: Native) -> Iterator[tuple[str, str, str]]:
-    old, new = found.sets.get(name), wanted.sets.get(name)
+    old, new = _content(found, name), _content(wanted, name)
     if name in found.strangers:
-        yield f"set {name}", _ABSENT if new is None else SET_TYPE, "a set of another kind"
+        kind = PORT_SET_TYPE if name in wanted.ports else SET_TYPE
+        yield f"set {name}", _ABSENT if new is None else kind, "a set of another kind"
     elif old is None or new is None:
         expected, was = (_ABSENT if members is None else f"{len(members)} elements" for members in (new, old))
         yield f"set {name}", expected, was
     else:
-        added, removed = new.difference_from(old)
-        for some, expected, was in ((added, "present", _ABSENT), (removed, _ABSENT, "present")):
-            for cidr in sorted(some)[:_ELEMENTS]:
-                yield f"element {cidr} of set {name}", expected, was
+        for some, expected, was in ((new - old, "present", _ABSENT), (old - new, _ABSENT, "present")):
+            for element in sorted(some)[:_ELEMENTS]:
+                yield f"element {element} of set {name}", expected, was
+
+
+def _content(native: Native, name: str) -> AbstractSet[Any] | None:
+    return native.sets.get(name, native.ports.get(name))

@@ -19,7 +19,10 @@ from polyplane.backend_kit.messages import shorten
 from polyplane.backend_kit.namespaces import in_namespace
 from polyplane_iptables.options import IptablesOptions, Variant
 from polyplane_iptables.plan import Step, destroy_text
+from polyplane_iptables.settypes import kernel_has
 
+#: Types of sets that this backend uses.
+ADDRESSES, PORTS = SET_TYPES = ("hash:net", "bitmap:port")
 _PROGRAM: Final = {4: "iptables", 6: "ip6tables"}
 _NAMES: Final = {4: "ip_tables_names", 6: "ip6_tables_names"}
 #: Exit status of iptables when somebody else holds the lock or the kernel lacks a resource.
@@ -135,6 +138,13 @@ class Kernel:
             except ToolError:
                 kept.append(name)
         return tuple(kept)
+
+    def set_types(self) -> frozenset[str]:
+        """Return which of `SET_TYPES` the kernel knows.
+
+        :raises OSError: it does not say
+        """
+        return in_namespace(self._options.netns, lambda: frozenset(filter(kernel_has, SET_TYPES)))
 
     # --- steps and facts ---
 

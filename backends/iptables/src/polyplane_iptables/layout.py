@@ -13,7 +13,7 @@ OUTPUT  ─ polyplane-output       only TCP that begins in the middle
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from polyplane.backend_kit.attachments import Attachment, Attachments
@@ -21,7 +21,7 @@ from polyplane.backend_kit.deltas import whole
 from polyplane.backend_kit.labels import plain
 from polyplane.ir.cidr import BITS, Cidr
 from polyplane.ir.delta import Delta
-from polyplane.ir.program import EMPTY, Direction, Endpoint, Program, SetId, Stack
+from polyplane.ir.program import EMPTY, Direction, Endpoint, PortRange, Program, SetId, Stack
 from polyplane_iptables.base import add_base
 from polyplane_iptables.decisions import Decisions, Style
 from polyplane_iptables.dispatch import address_tree, host_text, interface_tree
@@ -50,29 +50,29 @@ _GUARD: Final = {Direction.EGRESS: _Question(MID_TO, "-o", "-d", "h"), Direction
 class _Work:
     """One family's table in the making.
 
-    ``generations``: of sets that do not go by their first name. ``used``: the sets that rules ask, by kernel name.
+    ``generations``: of sets that do not go by their first name. ``used`` and ``ports``: the sets that rules ask, by kernel name.
     """
 
     family: int
     generations: Mapping[str, int]
     used: dict[str, tuple[SetId, int]]
+    ports: dict[str, tuple[PortRange, ...]]
     made: Filter = field(default_factory=Filter)
 
 
 class Layout:
     """Follows programs; `native` says how the present one looks in the kernel."""
 
-    def __init__(self, *, log_group: int | None = None) -> None:
+    def __init__(self, style: Style = Style()) -> None:  # noqa: B008 (frozen)
         self.program: Program = EMPTY
-        self._log_group: Final = log_group
         self._attachments = Attachments()
-        self._decisions = Decisions(Style(log_group=log_group))
+        self._decisions = Decisions(style)
         self._members: Final[dict[SetId, FamilyMembers]] = {}
 
     @classmethod
-    def of(cls, program: Program, *, log_group: int | None = None) -> Layout:
+    def of(cls, program: Program, style: Style = Style()) -> Layout:  # noqa: B008 (frozen)
         """Return the layout of a whole program."""
-        layout = cls(log_group=log_group)
+        layout = cls(style)
         layout.follow(whole(program))
         return layout
 
@@ -87,9 +87,9 @@ class Layout:
         else:
             self._attachments = Attachments()
             self._attachments.update(whole(delta.target))
-        deny = delta.target.options.deny_action
-        if self._decisions.style.deny_action is not deny:
-            self._decisions = Decisions(Style(deny_action=deny, log_group=self._log_group))
+        style = replace(self._decisions.style, deny_action=delta.target.options.deny_action)
+        if self._decisions.style != style:
+            self._decisions = Decisions(style)
         self.program = delta.target
 
     def native(self, generations: Mapping[str, int]) -> Native:
@@ -97,15 +97,16 @@ class Layout:
 
         :param generations: of those sets that do not go by their first name (`polyplane_iptables.owned.set_name`)
         """
-        native, used = Native(), dict[str, tuple[SetId, int]]()
+        native, used, ports = Native(), dict[str, tuple[SetId, int]](), dict[str, tuple[PortRange, ...]]()
         for family in BITS:
-            native.filters[family] = self._filter(_Work(family, generations, used))
+            native.filters[family] = self._filter(_Work(family, generations, used, ports))
         ids = {set_id for set_id, _ in used.values()}
         for set_id in self._members.keys() - ids:
             del self._members[set_id]
         for set_id in ids:
             self._members.setdefault(set_id, FamilyMembers()).follow(self.program.sets[set_id].members)
         native.sets = {name: self._members[set_id].of(family) for name, (set_id, family) in used.items()}
+        native.ports = {name: frozenset(one for first, last in ranges for one in range(first, last + 1)) for name, ranges in ports.items()}
         self._decisions.tidy()
         return native
 
@@ -132,6 +133,7 @@ class Layout:
             decision = self._decisions.of(tiers, self.program.policies, direction, work.family, work.generations)
             work.made.chains.update(decision.chains)
             work.used.update((name, (set_id, work.family)) for name, set_id in decision.sets.items())
+            work.ports.update(decision.ports)
             return decision.entry
 
         rules, stack = [], endpoint.stack(direction)

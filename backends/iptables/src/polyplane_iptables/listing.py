@@ -11,13 +11,13 @@ import shlex
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.members import Members
 from polyplane_iptables.native import Chain, Filter, Jump
-from polyplane_iptables.owned import PREFIX, is_ours
-from polyplane_iptables.plan import FAMILY_WORD, MAX_ELEMENTS, SET_TYPE
+from polyplane_iptables.owned import PORT_SETS, PREFIX, is_ours
+from polyplane_iptables.setplan import FAMILY_WORD, MAX_ELEMENTS, PORT_SET_TYPE, SET_TYPE
 
 _TO_US: Final = re.compile(rf"-[jg] {PREFIX}\S+(?: |$)")
 _COUNTED: Final = re.compile(r"\[(\d+):(\d+)\] -A (\S+) (.*)")
@@ -46,16 +46,17 @@ def parse_table(text: str) -> Filter:
 
 @dataclass(slots=True)
 class Sets:
-    """Our sets: members by name, and names of sets of another kind than ours."""
+    """Our sets: members and ports by name, and names of sets of another kind than ours."""
 
     members: dict[str, Members] = field(default_factory=dict)
+    ports: dict[str, frozenset[int]] = field(default_factory=dict)
     strangers: set[str] = field(default_factory=set)
 
 
 def parse_sets(text: str) -> Sets:
     """Read our sets from ``ipset save``."""
-    found: dict[str, list[Cidr]] = {}
-    sets = Sets()
+    found: dict[str, list[str]] = {}
+    strangers: set[str] = set()
     for line in text.splitlines():
         words = line.split()
         if len(words) < 2 or not is_ours(words[1]):
@@ -63,23 +64,30 @@ def parse_sets(text: str) -> Sets:
         if words[0] == "create":
             found[words[1]] = []
             if not _is_our_kind(words):
-                sets.strangers.add(words[1])
+                strangers.add(words[1])
         elif words[0] == "add" and words[1] in found:
             if len(words) > 3:
-                sets.strangers.add(words[1])
+                strangers.add(words[1])
             else:
-                found[words[1]].append(_cidr(words[2]))
-    sets.members = {name: Members(members) for name, members in found.items() if name not in sets.strangers}
-    return sets
+                found[words[1]].append(words[2])
+    ours = {name: elements for name, elements in found.items() if name not in strangers}
+    return Sets(
+        {name: Members(map(_cidr, elements)) for name, elements in ours.items() if not name.startswith(PORT_SETS)},
+        {name: frozenset(map(int, elements)) for name, elements in ours.items() if name.startswith(PORT_SETS)},
+        strangers,
+    )
 
 
 def _is_our_kind(words: list[str]) -> bool:
-    family = {str(number): word for number, word in FAMILY_WORD.items()}.get(words[1].removeprefix(PREFIX)[:1])
-    options = dict(zip(words[3::2], words[4::2], strict=False))
+    _, name, kind, *rest = words
+    if name.startswith(PORT_SETS):
+        return [kind, *rest] == PORT_SET_TYPE.split()
+    family = {str(number): word for number, word in FAMILY_WORD.items()}.get(name.removeprefix(PREFIX)[:1])
+    options = dict(zip(rest[::2], rest[1::2], strict=False))
     known = {"family", "hashsize", "maxelem", "bucketsize", "initval"}
     return (
-        len(words) % 2 == 1
-        and words[2] == SET_TYPE
+        len(rest) % 2 == 0
+        and kind == SET_TYPE
         and options.keys() <= known
         and options.get("family") == family
         and int(options.get("maxelem", "0")) >= MAX_ELEMENTS
@@ -94,13 +102,23 @@ def _cidr(text: str) -> Cidr:
     return Cidr(4, int.from_bytes(socket.inet_pton(socket.AF_INET, address), "big"), int(length or 32))
 
 
-def parse_counters(text: str) -> Iterable[tuple[int, int, int]]:
-    """Yield rule id, packets and bytes of every rule of ours that decided, from ``iptables-save -c``."""
+class Count(NamedTuple):
+    """What one rule counted."""
+
+    chain: str
+    rule: str
+    rule_id: int
+    packets: int
+    bytes: int
+
+
+def parse_counters(text: str) -> Iterable[Count]:
+    """Yield the counters of every rule of ours that decides, from ``iptables-save -c``."""
     for line in text.splitlines():
         found = _COUNTED.match(line)
         what = _RULE_ID.search(found[4]) if found and is_ours(found[3]) else None
-        if found and what and what[2] in _DECIDES:
-            yield int(what[1], 16), int(found[1]), int(found[2])
+        if found and what and what[2] in _DECIDES and int(what[1], 16):
+            yield Count(found[3], found[4], int(what[1], 16), int(found[1]), int(found[2]))
 
 
 # --- wording ---

@@ -1,14 +1,14 @@
 """`alternatives`: a match of the IR as the conditions of iptables rules.
 
 One rule of iptables can say "and" but hardly "or": a match with several sets of peers becomes several rules, one for each. Port
-lists do not: ``multiport`` holds 15 numbers, a range counting two.
+lists do not: ``multiport`` holds 15 numbers, a range counting two, and what does not fit there becomes a set of ports.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
-from typing import Final
+from typing import Final, Protocol
 
 from polyplane.ir.cidr import Family
 from polyplane.ir.program import ICMP, ICMPV6, SCTP, TCP, UDP, Action, IcmpType, Match, PeerTerm, PortRange, SetId
@@ -18,6 +18,9 @@ from polyplane.ir.tables import merge_ranges
 PROTOCOL_NAMES: Final = {TCP: "tcp", UDP: "udp", SCTP: "sctp", ICMP: "icmp", ICMPV6: "ipv6-icmp"}
 _SLOTS: Final = 15
 _LAST_PORT: Final = 65535
+#: A range of so many ports stays in a multiport.
+_LONG: Final = 64
+_SIDES: Final = {"dport": "dst", "sport": "src"}
 _ICMP: Final = {ICMP: ("icmp", "--icmp-type", Family.IPV4), ICMPV6: ("icmp6", "--icmpv6-type", Family.IPV6)}
 #: The kernel's ipt_icmp takes type 255 for "any".
 _ANY_ICMP: Final = 255
@@ -29,12 +32,16 @@ _NOT_PROTOCOL_0: Final = '-m u32 ! --u32 "0x6&0xff=0x0"'
 _Parts = list[str]
 
 
-class Sets:
-    """How sets are called: asked by `alternatives` for each set of a peer term."""
+class Names(Protocol):
+    """How sets are called: asked by `alternatives` for whatever a rule must ask."""
 
-    def name(self, set_id: SetId, family: int) -> str:
-        """Return the kernel's name of the set's members of one family."""
-        raise NotImplementedError
+    def addresses(self, set_id: SetId, family: int) -> str:
+        """Return the kernel's name of an address set's members of one family."""
+        ...
+
+    def ports(self, ports: tuple[PortRange, ...]) -> str | None:
+        """Return the name of the set of these ports, None where the kernel has no such sets."""
+        ...
 
 
 def protocol_text(protocol: int) -> str:
@@ -42,7 +49,7 @@ def protocol_text(protocol: int) -> str:
     return PROTOCOL_NAMES.get(protocol, str(protocol))
 
 
-def alternatives(match: Match, family: int, sets: Sets, *, ingress: bool, action: Action) -> list[str]:
+def alternatives(match: Match, family: int, names: Names, *, ingress: bool, action: Action) -> list[str]:
     """Return texts of conditions, each with a space behind it, of which any one means that the match holds; none: it never does.
 
     :param family: 4 or 6, the table the rule is for
@@ -53,10 +60,10 @@ def alternatives(match: Match, family: int, sets: Sets, *, ingress: bool, action
         return []
     ways = [
         _protocol(match, family),
-        _ports(match.ports, match.not_ports, match.protocol, "dport"),
-        _ports(match.source_ports, match.not_source_ports, match.protocol, "sport"),
+        _ports(match.ports, match.not_ports, match.protocol, "dport", names),
+        _ports(match.source_ports, match.not_source_ports, match.protocol, "sport", names),
         _icmp(match, family, broad=action is Action.DENY),
-        *_peer(match.peer, family, sets, "src" if ingress else "dst"),
+        *_peer(match.peer, family, names, "src" if ingress else "dst"),
     ]
     return ["".join(way) for way in product(*ways)]
 
@@ -73,14 +80,21 @@ def _protocol(match: Match, family: int) -> _Parts:
     return [""]
 
 
-def _ports(wanted: Sequence[PortRange], unwanted: Sequence[PortRange], protocol: int | None, what: str) -> _Parts:
-    """Ask for what is left of the wanted ports: iptables-nft prints a rule that asks and excludes at once in another way."""
+def _ports(wanted: Sequence[PortRange], unwanted: Sequence[PortRange], protocol: int | None, what: str, names: Names) -> _Parts:
+    """Ask for what is left of the wanted ports: iptables-nft prints a rule that asks and excludes at once in another way.
+
+    What is too much for one multiport goes into a set, except for long ranges, which would be listed port by port.
+    """
     if not wanted and not unwanted:
         return [""]
     left = list(_without(merge_ranges(wanted) if wanted else [(0, _LAST_PORT)], merge_ranges(unwanted)))
     if left == [PortRange(0, _LAST_PORT)]:
         return [""]
-    return [_port_text(group, protocol, what) for group in _groups(left)]
+    single = [ports for ports in left if ports.last - ports.first < _LONG]
+    name = names.ports(tuple(single)) if len(_groups(single)) > 1 else None
+    groups = _groups(left if name is None else [ports for ports in left if ports.last - ports.first >= _LONG])
+    ways = [_port_text(group, protocol, what) for group in groups]
+    return ways if name is None else [f"-m set --match-set {name} {_SIDES[what]} ", *ways]
 
 
 def _without(wanted: Iterable[tuple[int, int]], holes: Sequence[tuple[int, int]]) -> Iterator[PortRange]:
@@ -146,10 +160,10 @@ def _icmp_text(icmp: IcmpType) -> str:
     return str(icmp.type) if icmp.code is None else f"{icmp.type}/{icmp.code}"
 
 
-def _peer(terms: Sequence[PeerTerm], family: int, sets: Sets, side: str) -> Iterable[_Parts]:
+def _peer(terms: Sequence[PeerTerm], family: int, names: Names, side: str) -> Iterable[_Parts]:
     for term in terms:
-        names = [sets.name(set_id, family) for set_id in term.sets]
+        found = [names.addresses(set_id, family) for set_id in term.sets]
         if term.negated:
-            yield ["".join(f"-m set ! --match-set {name} {side} " for name in names)]
+            yield ["".join(f"-m set ! --match-set {name} {side} " for name in found)]
         else:
-            yield [f"-m set --match-set {name} {side} " for name in names]
+            yield [f"-m set --match-set {name} {side} " for name in found]

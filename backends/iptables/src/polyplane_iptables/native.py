@@ -89,14 +89,20 @@ class Filter:
 
 @dataclass(slots=True)
 class Native:
-    """Everything of ours in one network namespace: filter tables by family, members by set name.
+    """Everything of ours in one network namespace: filter tables by family, members of address sets and port sets by name.
 
-    ``strangers`` are sets with our prefix that are not of our type.
+    ``strangers`` are sets with our prefix that are not of our types.
     """
 
     filters: dict[int, Filter] = field(default_factory=lambda: {4: Filter(), 6: Filter()})
     sets: dict[str, Members] = field(default_factory=dict)
+    ports: dict[str, frozenset[int]] = field(default_factory=dict)
     strangers: frozenset[str] = frozenset()
+
+    @property
+    def set_names(self) -> frozenset[str]:
+        """Names of all our sets, whatever is in them."""
+        return frozenset((*self.sets, *self.ports)) | self.strangers
 
     def roles(self) -> Mapping[str, set[Role]]:
         """Return what each set does in the rules; a set that no rule asks is missing."""

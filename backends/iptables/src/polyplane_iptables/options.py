@@ -9,6 +9,7 @@ from typing import Final
 
 from polyplane.backend_kit.options import is_int, log_group_option, netns_option, refuse_unknown
 from polyplane.errors import ConfigError
+from polyplane_iptables.decisions import Style
 
 _WHERE: Final = "[backend.iptables]"
 _DEFAULT_LOCK_WAIT: Final = 10
@@ -33,6 +34,8 @@ class IptablesOptions:
     ``variant`` None: that of the node's other rules. ``netns``: path of the network namespace to work in, default the
     process's own. ``log_group``: nflog group for rules that log, default the kernel log. ``lock_wait``: seconds to wait for
     other programs' changes (legacy). ``lock_file``: instead of ``/run/xtables.lock``, which all namespaces of a machine share.
+    ``log_denied``: what is denied is logged like what a rule logs. ``second_look``: audits read legacy tables with
+    python-iptables where it is installed.
     """
 
     variant: Variant | None = None
@@ -40,6 +43,8 @@ class IptablesOptions:
     log_group: int | None = None
     lock_wait: int = _DEFAULT_LOCK_WAIT
     lock_file: str | None = None
+    log_denied: bool = False
+    second_look: bool = True
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> IptablesOptions:
@@ -65,4 +70,19 @@ class IptablesOptions:
             log_group=log_group_option(_WHERE, options.get("log_group")),
             lock_wait=wait,
             lock_file=lock_file,
+            log_denied=_switch(options, "log_denied", default=False),
+            second_look=_switch(options, "second_look", default=True),
         )
+
+    def style(self) -> Style:
+        """Return what the options say about rules."""
+        return Style(log_group=self.log_group, log_denied=self.log_denied)
+
+
+def _switch(options: Mapping[str, object], name: str, *, default: bool) -> bool:
+    value = options.get(name, default)
+    if isinstance(value, str) and value in ("true", "false"):
+        return value == "true"
+    if not isinstance(value, bool):
+        raise ConfigError(f"{_WHERE} {name}: {value!r} is neither true nor false")
+    return value

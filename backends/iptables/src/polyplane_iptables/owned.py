@@ -6,10 +6,11 @@ Chain names may have 28 characters, set names 31. Names that come from data are 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from polyplane.ir.cidr import Cidr
-from polyplane.ir.program import EndpointId, SetId, digest
+from polyplane.ir.program import EndpointId, PortRange, SetId, digest
 
 PREFIX: Final = "polyplane-"
 
@@ -25,6 +26,8 @@ FROM: Final = f"{PREFIX}from"
 TO: Final = f"{PREFIX}to"
 MID_FROM: Final = f"{PREFIX}mid-from"
 MID_TO: Final = f"{PREFIX}mid-to"
+#: How names of port sets begin; those of address sets go on with the family's number.
+PORT_SETS: Final = f"{PREFIX}p-"
 #: What comments of a rule that jumps to us say.
 JUMP_COMMENT: Final = "polyplane network policy"
 
@@ -81,6 +84,16 @@ def set_name(set_id: SetId, family: int, generation: int = 0) -> str:
     """
     base = set_id if _HEX.fullmatch(set_id) else digest(set_id)
     return f"{PREFIX}{family}-{base}" + (f"-{generation}" if generation else "")
+
+
+def spare_set_name(name: str) -> str:
+    """Name under which a set is filled before it is swapped for the one in use; nobody ever asks it."""
+    return f"{PREFIX}x-{digest(name)}"
+
+
+def port_set_name(ports: Iterable[PortRange]) -> str:
+    """Kernel set of ports; its content never changes."""
+    return f"{PORT_SETS}{digest(*map(str, ports))}"
 
 
 def base_of(name: str) -> tuple[str, int]:

@@ -10,8 +10,8 @@ members, or new rules with old ones. What keeps that harmless is the order:
 5. sets that nobody asks any more are destroyed
 
 At each point the rules, old or new, allow at most what they allow with their own members. A set that opens in one rule and
-closes in another has no place in this order; if more than it alone changes, it moves to its other name (`unclear_sets`): then the new
-rules come with the new members in one commit.
+closes in another has no place in this order; if more than it alone changes, it moves to its other name (`setplan.unclear_sets`): then
+the new rules come with the new members in one commit.
 """
 
 from __future__ import annotations
@@ -21,15 +21,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from polyplane.ir.cidr import BITS, Cidr
-from polyplane_iptables.native import Chain, Filter, Native, Role
-from polyplane_iptables.owned import PREFIX
+from polyplane.ir.cidr import BITS
+from polyplane_iptables.native import Chain, Filter, Native
+from polyplane_iptables.setplan import member_commands, port_commands
 
-#: A limit, not a reservation.
-MAX_ELEMENTS: Final = 1 << 20
-SET_TYPE: Final = "hash:net"
-FAMILY_WORD: Final = {4: "inet", 6: "inet6"}
-_SMALLEST_HASH: Final = 64
+#: What an ipset command is counted as, other than a set.
+_WHAT: Final = {"add": "elements", "del": "elements"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +39,14 @@ class Step:
 
 @dataclass(slots=True)
 class Plan:
-    """Steps in order, what they count, and the sets to destroy when they are through."""
+    """Steps in order, what they count, and the sets to destroy when they are through.
+
+    ``rewritten``: by family, the chains whose rules are all new or gone, and with them their counters.
+    """
 
     steps: list[Step] = field(default_factory=list)
     destroy: tuple[str, ...] = ()
+    rewritten: dict[int, list[str]] = field(default_factory=dict)
     detail: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -54,49 +55,23 @@ class Plan:
         return self.detail.total()
 
 
-@dataclass(slots=True)
-class _SetChanges:
-    """How the sets of one family differ; ``lone``: nothing else of the family does."""
-
-    created: list[str] = field(default_factory=list)
-    changed: dict[str, tuple[frozenset[Cidr], frozenset[Cidr]]] = field(default_factory=dict)
-    lone: bool = False
-
-
-def unclear_sets(found: Native, wanted: Native) -> frozenset[str]:
-    """Return the sets whose changes no order makes safe; give them their other name and plan again."""
-    unclear: set[str] = set()
-    for family in BITS:
-        changes = _set_changes(found, wanted, family)
-        if not changes.changed or changes.lone:
-            continue
-        roles = _roles(found, wanted)
-        unclear.update(name for name in changes.changed if not _is_clear(roles.get(name, set())))
-    return frozenset(unclear)
-
-
 def plan(found: Native, wanted: Native) -> Plan:
     """Return the commands that lead from one state to the other."""
     made = Plan()
     first, last = list[str](), list[str]()
     tables = []
     for family in BITS:
-        changes = _set_changes(found, wanted, family)
-        for name in sorted(changes.created):
-            members = wanted.sets[name]
-            first.append(_create(name, family, len(members)))
-            first += [f"add {name} {cidr}" for cidr in sorted(members)]
-            made.detail["sets"] += 1
-            made.detail["elements"] += len(members)
-        if changes.changed:
-            closing, opening = _ordered(changes, found, wanted)
-            first += closing
-            last += opening
-            made.detail["elements"] += len(closing) + len(opening)
-        text = table_text(found.filters[family], wanted.filters[family], made.detail)
+        closing, opening = member_commands(found, wanted, family)
+        first += closing
+        last += opening
+        made.rewritten[family] = []
+        text = table_text(found.filters[family], wanted.filters[family], made.detail, made.rewritten[family])
         if text:
             tables.append(Step(family, text))
-    made.destroy = tuple(sorted((found.sets.keys() | found.strangers) - wanted.sets.keys()))
+    first += port_commands(found, wanted)
+    made.destroy = tuple(sorted(found.set_names - wanted.set_names))
+    for line in (*first, *last):
+        made.detail[_WHAT.get(line.partition(" ")[0], "sets")] += 1
     if not tables:
         first, last = first + last, []
     if first:
@@ -114,72 +89,14 @@ def destroy_text(names: Iterable[str]) -> str:
     return _lines(f"destroy {name}" for name in names)
 
 
-# --- sets ---
-
-
-def _set_changes(found: Native, wanted: Native, family: int) -> _SetChanges:
-    changes = _SetChanges()
-    prefix = f"{PREFIX}{family}-"
-    for name, members in wanted.sets.items():
-        if not name.startswith(prefix):
-            continue
-        old = found.sets.get(name)
-        if old is None:
-            changes.created.append(name)
-        elif old is not members:
-            added, removed = members.difference_from(old)
-            if added or removed:
-                changes.changed[name] = (added, removed)
-    changes.lone = len(changes.changed) == 1 and found.filters[family] == wanted.filters[family]
-    return changes
-
-
-def _roles(found: Native, wanted: Native) -> dict[str, set[Role]]:
-    roles = {name: set(some) for name, some in wanted.roles().items()}
-    for name, some in found.roles().items():
-        roles.setdefault(name, set()).update(some)
-    return roles
-
-
-def _is_clear(roles: set[Role]) -> bool:
-    return roles in (set(), {Role.OPENS}, {Role.CLOSES})
-
-
-def _ordered(changes: _SetChanges, found: Native, wanted: Native) -> tuple[list[str], list[str]]:
-    """Return the element commands of a family's changed sets: what closes and what opens."""
-    if changes.lone:
-        # Added before removed, each address goes in or out at most once, in one step: before or after, nothing between.
-        ((name, (added, removed)),) = changes.changed.items()
-        return [*_elements("add", name, added), *_elements("del", name, removed)], []
-    closing, opening = list[str](), list[str]()
-    roles, asked = _roles(found, wanted), found.referenced()
-    for name, (added, removed) in sorted(changes.changed.items()):
-        if name not in asked:
-            closing += [*_elements("add", name, added), *_elements("del", name, removed)]
-        elif roles.get(name) == {Role.CLOSES}:
-            closing += _elements("add", name, added)
-            opening += _elements("del", name, removed)
-        else:
-            closing += _elements("del", name, removed)
-            opening += _elements("add", name, added)
-    return closing, opening
-
-
-def _elements(verb: str, name: str, members: Iterable[Cidr]) -> list[str]:
-    return [f"{verb} {name} {cidr}" for cidr in sorted(members)]
-
-
-def _create(name: str, family: int, size: int) -> str:
-    """Return the command for a set; the hash begins as large as it is to be, and grows by itself afterwards."""
-    buckets = max(_SMALLEST_HASH, 1 << max(size - 1, 0).bit_length())
-    return f"create {name} {SET_TYPE} family {FAMILY_WORD[family]} hashsize {buckets} maxelem {MAX_ELEMENTS}"
-
-
 # --- tables ---
 
 
-def table_text(old: Filter, new: Filter, detail: Counter[str]) -> str:
-    """Return the input of ``iptables-restore --noflush`` from one state to another, empty if they are equal; count into ``detail``."""
+def table_text(old: Filter, new: Filter, detail: Counter[str], rewritten: list[str]) -> str:
+    """Return the input of ``iptables-restore --noflush`` from one state to another, empty if they are equal.
+
+    Counts into ``detail`` and names in ``rewritten`` the chains that lose all their rules.
+    """
     declared, filled, edited, jumps = list[str](), list[str](), list[str](), list[str]()
     for name in sorted(new.chains):
         before, after = old.chains.get(name), new.chains[name]
@@ -190,12 +107,14 @@ def table_text(old: Filter, new: Filter, detail: Counter[str]) -> str:
             edited += edits
         else:
             declared.append(f":{name} - [0:0]")
+            rewritten.append(name)
             filled += [f"-A {name} {rule}" for rule in after.rules]
     for chain in sorted(old.jumps.keys() | new.jumps.keys()):
         if old.jumps.get(chain, ()) != new.jumps.get(chain, ()):
             jumps += [f"-D {chain} {rule}" for _, rule in old.jumps.get(chain, ())]
             jumps += [f"-I {chain} {place} {rule}" for place, rule in new.jumps.get(chain, ())]
     gone = sorted(old.chains.keys() - new.chains.keys())
+    rewritten += gone
     detail["chains"] += len(declared) + len(gone)
     detail["rules"] += len(filled) + len(edited) + len(jumps)
     lines = [*declared, *filled, *edited, *jumps, *(f"-F {name}" for name in gone), *(f"-X {name}" for name in gone)]

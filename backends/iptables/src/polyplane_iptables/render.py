@@ -9,17 +9,19 @@ from polyplane_iptables.layout import Layout
 from polyplane_iptables.native import Native
 from polyplane_iptables.options import IptablesOptions
 from polyplane_iptables.owned import base_of
-from polyplane_iptables.plan import Plan, Step, destroy_text, plan, unclear_sets
+from polyplane_iptables.plan import Plan, Step, destroy_text, plan
+from polyplane_iptables.setplan import unclear_sets
 
 _HEADS = {0: "# ipset restore -exist", 4: "# iptables-restore --noflush", 6: "# ip6tables-restore --noflush"}
 
 
 def render(delta: Delta, options: IptablesOptions) -> str:
     """Return what brings a node that holds ``delta.base`` to ``delta.target``; an empty base means that there is nothing of ours."""
+    style = options.style()
     found = Native()
     if not delta.base.same_content(EMPTY):
-        found = Layout.of(delta.base, log_group=options.log_group).native({})
-    layout = Layout(log_group=options.log_group)
+        found = Layout.of(delta.base, style).native({})
+    layout = Layout(style)
     layout.follow(whole(delta.target))
     made, _, _ = plan_to(layout, found, {})
     steps = [*made.steps, *([Step(0, destroy_text(made.destroy))] if made.destroy else [])]

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Final
 
 from polyplane.ir.cidr import BITS
-from polyplane_iptables.kernel import Kernel, ToolError, ToolMissing
+from polyplane_iptables.kernel import ADDRESSES, Kernel, ToolError, ToolMissing
 from polyplane_iptables.options import IptablesOptions, Variant
 from polyplane_iptables.owned import PREFIX
 
@@ -55,6 +55,8 @@ def missing(kernel: Kernel, options: IptablesOptions) -> tuple[str, ...]:
         problems.append(f"{names} is not here (nor ip6tables's): apt install iptables")
     try:
         kernel.save_sets()
+        if ADDRESSES not in kernel.set_types():
+            problems.append(f"this kernel has no ipsets of type {ADDRESSES}: modprobe ip_set_hash_net")
         for variant in usable:
             for family in BITS:
                 kernel.save(variant, family)
@@ -69,4 +71,6 @@ def missing(kernel: Kernel, options: IptablesOptions) -> tuple[str, ...]:
             problems.append("reading and writing iptables and ipset takes CAP_NET_ADMIN: grant it, or run as root")
         else:
             problems.append(f"this kernel does not do ipset or iptables (modprobe ip_set ip_set_hash_net xt_set): {error}")
+    except OSError as error:
+        problems.append(f"this kernel does not say which types of ipsets it has: {error}")
     return tuple(problems)

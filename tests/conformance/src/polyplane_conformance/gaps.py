@@ -30,6 +30,11 @@ and how to make the dataplane forget its connections, where that takes more than
 and how many native operations one pod more or less may take, where a pod needs more of its dataplane than to be a member of sets::
 
     pod_operations = 64              # default: 8
+
+and who else can read the kernel, with other tools than the backend itself: a function that is given the program and the path of
+the node's network namespace, and says what differs. It is asked after each step::
+
+    witness = "polyplane_acme.witness:differences"
 """
 
 from __future__ import annotations
@@ -38,7 +43,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -50,6 +55,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from polyplane.hookspecs import BACKENDS
+from polyplane.ir.program import Program
 from polyplane.plugins import find
 from polyplane_conformance import suite
 from polyplane_conformance.sandbox.topology import Wiring
@@ -91,6 +97,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wiring: Wiring = Wiring.ROUTED
     forget: tuple[str, ...] = ()
     pod_operations: Annotated[int, msgspec.Meta(ge=1)] = POD_OPERATIONS
+    witness: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,22 @@ class Gaps:
     forget: tuple[str, ...] = ()
     #: Native operations that one pod more or less may take, however many policies there are.
     pod_operations: int = POD_OPERATIONS
+    #: ``module:function`` that reads the kernel by other means than the backend; empty: there is none.
+    witness: str = ""
+
+    def differences(self, program: Program, netns: str) -> Sequence[str]:
+        """Ask the witness what in the kernel is not as the program has it; nothing where there is no witness.
+
+        :raises GapError: there is no such function
+        """
+        if not self.witness:
+            return ()
+        module, _, function = self.witness.partition(":")
+        try:
+            ask: Callable[[Program, str], Sequence[str]] = getattr(import_module(module), function)
+        except (ImportError, AttributeError) as error:
+            raise GapError(f"{self.source}: witness {self.witness!r} is no function: {error}") from error
+        return ask(program, netns)
 
     def find(self, name: str, tier: str) -> Gap | None:
         """Return the gap that excuses a scenario in a tier, if any."""
@@ -149,6 +172,7 @@ def load_gaps(backend: str, file: Path | None = None) -> Gaps:
         wiring=stated.wiring,
         forget=_with_python(stated.forget),
         pod_operations=stated.pod_operations,
+        witness=stated.witness,
     )
 
 

@@ -246,6 +246,8 @@ def play(rig: Rig, scenario: Scenario, *, record: Path | None = None) -> Outcome
             outcome.notes.append(f"step {number}: {operations} operations on applying the same again")
         if drifts := rig.dataplane.audit(rig.program):
             outcome.notes.append(f"step {number}: drift right after an apply: {drifts[0]}")
+        for difference in rig.backend.gaps.differences(rig.program, str(rig.sandbox.node_netns)):
+            outcome.notes.append(f"step {number}: another tool sees otherwise: {difference}")
     return outcome
 
 

@@ -26,8 +26,8 @@ FAULTS: Final = (
     Fault(
         "source and destination ports are swapped",
         "polyplane_iptables/matches.py",
-        'match.protocol, "dport")',
-        'match.protocol, "sport")',
+        'match.protocol, "dport", names)',
+        'match.protocol, "sport", names)',
         "ports/the-destination-counts",
         "egress of x/a: allowed by rule 0 of x/to-eighty",
     ),
@@ -49,7 +49,7 @@ FAULTS: Final = (
     ),
     Fault(
         "isolation does not end in deny",
-        "polyplane_iptables/decisions.py",
+        "polyplane_iptables/steps.py",
         "if tier.end is TierEnd.DENY and",
         "if tier.end is TierEnd.NEXT and",
         "isolation/inbound-tcp",
@@ -57,9 +57,9 @@ FAULTS: Final = (
     ),
     Fault(
         "the last rule of a tier is asked first",
-        "polyplane_iptables/decisions.py",
-        "lines = [line for rule in rules for line",
-        "lines = [line for rule in reversed(rules) for line",
+        "polyplane_iptables/steps.py",
+        "for rule in policies[policy_id].rules:",
+        "for rule in reversed(policies[policy_id].rules):",
         "tiers/first-rule-decides",
         "ingress of x/a: rule 0 of ClusterNetworkPolicy door says allow",
     ),
@@ -81,7 +81,7 @@ FAULTS: Final = (
     ),
     Fault(
         "addresses that leave a set stay in the kernel",
-        "polyplane_iptables/plan.py",
+        "polyplane_iptables/setplan.py",
         "added, removed = members.difference_from(old)",
         "added, removed = members.difference_from(old)[0], frozenset()",
         "changes/client-gains-label",
