@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+import structlog
+
 from polyplane.errors import ApplyError
-from polyplane.hookspecs import Applied, Drift, RuleCount, hookimpl
+from polyplane.hookspecs import Applied, Drift, Fill, PacketEvent, RuleCount, hookimpl
 from polyplane.ir.cidr import BITS
 from polyplane.ir.delta import Delta
 from polyplane.ir.features import Capabilities, Feature
@@ -20,13 +22,17 @@ from polyplane_iptables.kernel import PORTS, SET_TYPES, Kernel, Runner, ToolErro
 from polyplane_iptables.layout import Layout
 from polyplane_iptables.listing import Count, learn, parse_counters, parse_sets, parse_table, reworded
 from polyplane_iptables.native import Filter, Native
+from polyplane_iptables.nflog import Listener
 from polyplane_iptables.options import IptablesOptions, Variant
 from polyplane_iptables.owned import base_of
 from polyplane_iptables.plan import Plan, plan
 from polyplane_iptables.render import plan_to, render
+from polyplane_iptables.setplan import MAX_ELEMENTS
+from polyplane_iptables.show import shown
 from polyplane_iptables.steps import MOST_PARTS
 from polyplane_iptables.variants import detect, missing
 
+_log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.iptables")
 _NAME: Final = "iptables"
 _FAILURES: Final = (ToolError, ToolMissing, OSError)
 
@@ -42,6 +48,8 @@ class IptablesBackend:
         self._layout: Layout = Layout(self._style)
         self._decoder: Final = Decoder(self._options)
         self._ledger: Final = Ledger()
+        self._listener: Listener | None = None
+        self._deaf = False
         #: What is in the kernel; None when we do not know.
         self._held: Native | None = None
         #: Sets that go by their other name.
@@ -109,9 +117,41 @@ class IptablesBackend:
             raise _apply_error(error) from error
 
     @hookimpl
+    def polyplane_show(self) -> str:
+        """Return our chains and jumps of both families as ``iptables-save`` prints them, and our sets as ``ipset save`` does."""
+        try:
+            return shown(self._kernel, self._detect())
+        except _FAILURES as error:
+            raise _apply_error(error) from error
+
+    @hookimpl
+    def polyplane_fill(self) -> Sequence[Fill]:
+        """Say how full the fullest set is."""
+        most = max(map(len, self._held.sets.values()), default=0) if self._held is not None else 0
+        return (Fill(name="largest ipset", used=most, capacity=MAX_ELEMENTS, remedy="let policies select fewer addresses"),)
+
+    @hookimpl
+    def polyplane_events(self) -> Sequence[PacketEvent]:
+        """Return packets that rules logged, and with `log_denied` those denied, if they go to an nflog group."""
+        group = self._options.log_group
+        if group is None or self._deaf:
+            return ()
+        try:
+            if self._listener is None:
+                self._listener = Listener(self._options.netns, group)
+            return tuple(self._listener.events())
+        except OSError as error:
+            self._deaf = True
+            _log.warning("the nflog group cannot be listened to, packets are not told of", group=group, reason=str(error))
+            return ()
+
+    @hookimpl
     def polyplane_teardown(self) -> Applied:
         """Remove our chains, jumps and sets, from both variants."""
         self._held = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
         detail: Counter[str] = Counter()
         try:
             for variant in Variant:

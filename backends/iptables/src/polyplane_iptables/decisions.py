@@ -44,12 +44,12 @@ class Style:
         """Target of a denial."""
         return f"-g {REJECT}" if self.deny_action is DenyAction.REJECT else "-j DROP"
 
-    def log(self, step: Step) -> str:
-        """Target of a rule that logs; the prefix of a denial says so."""
-        word = "denied " if step.action is Action.DENY else ""
-        prefix = f'"polyplane {word}{step.rule_id:08x} "'
+    def log(self, step: Step, direction: Direction) -> str:
+        """Target of a rule that logs. The kernel log takes prefixes of 29 characters, nflog of 64: see `polyplane_iptables.nflog`."""
+        denied = step.action is Action.DENY
         if self.log_group is None:
-            return f"-j LOG --log-prefix {prefix}"
+            return f'-j LOG --log-prefix "polyplane {"denied " if denied else ""}{step.rule_id:08x} "'
+        prefix = f'"polyplane {"deny" if denied else "log"} {direction} {step.rule_id:08x}"'
         return f"-j NFLOG --nflog-prefix {prefix}" + (f" --nflog-group {self.log_group}" if self.log_group else "")
 
 
@@ -173,7 +173,7 @@ class Decisions:
 
     def _logging(self, step: Step, ways: Sequence[str], work: _Work) -> Iterator[str]:
         """Yield rules that log a packet once, although several alternatives may fit: the first that does goes where the log is."""
-        log = f"{_LOG_LIMIT}{_comment(step)}{self.style.log(step)}"
+        log = f"{_LOG_LIMIT}{_comment(step)}{self.style.log(step, work.direction)}"
         if len(ways) == 1:
             yield f"{ways[0]}{log}"
         elif ways:

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from polyplane.backend_kit.messages import shorten
 from polyplane.backend_kit.namespaces import in_namespace
+from polyplane_iptables.complaints import explained
 from polyplane_iptables.options import IptablesOptions, Variant
 from polyplane_iptables.plan import Step, destroy_text
 from polyplane_iptables.settypes import kernel_has
@@ -199,17 +200,8 @@ class Kernel:
             raise ToolError(tool, f"no end after {error.timeout:.0f} s", transient=True) from error
         if done.returncode:
             transient = done.returncode == _BUSY or any(reason in done.stderr for reason in _TRANSIENT)
-            raise ToolError(tool, _explained(done.stderr, text), transient=transient, in_use=_IN_USE in done.stderr)
+            raise ToolError(tool, explained(done.stderr, text), transient=transient, in_use=_IN_USE in done.stderr)
         return done.stdout
-
-
-def _explained(message: str, text: str) -> str:
-    """Add the line that a restore complains about."""
-    found = re.search(r"[Ll]ine:? (\d+)", message)
-    lines = text.splitlines()
-    if found and 0 < int(found[1]) <= len(lines):
-        return f"{message.strip()} ({lines[int(found[1]) - 1]})"
-    return message
 
 
 def _first_in_use(message: str, names: list[str]) -> str | None:

@@ -1,0 +1,163 @@
+"""`Listener`: packets that our rules send to an nflog group, by netlink; `parse_event`: what one of them says. Never waits.
+
+Rules put into the prefix why they log and which way: ``polyplane deny ingress 0badf00d``. Only the headers come with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+import socket
+import struct
+import weakref
+from collections.abc import Iterator
+from typing import Final
+
+from polyplane.backend_kit.namespaces import in_namespace
+from polyplane.hookspecs import PacketEvent, PacketEventKind
+from polyplane.ir.cidr import Cidr, Family
+from polyplane.ir.program import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, Direction, IcmpType
+
+#: linux/netlink.h, linux/netfilter/nfnetlink.h and linux/netfilter/nfnetlink_log.h
+_NETLINK_NETFILTER: Final = 12
+_MSG_PACKET: Final = 4 << 8
+_MSG_CONFIG: Final = 4 << 8 | 1
+_NLMSG_ERROR: Final = 2
+_REQUEST_AND_ACK: Final = 1 | 4
+_CFG_CMD, _CFG_MODE, _CFG_TIMEOUT = 1, 2, 4
+_CMD_BIND: Final = 1
+_COPY_PACKET: Final = 2
+_PAYLOAD, _PREFIX = 9, 10
+_HEADER: Final = struct.Struct("=LHHLL")
+#: Enough for an IPv6 header with some extension headers and the ports.
+_HEADERS: Final = 128
+_BUFFER: Final = 1 << 20
+#: Hundredths of a second for which the kernel collects packets.
+_TIMEOUT: Final = 10
+#: Events of one call; the kernel drops what does not fit into its buffer.
+_MOST: Final = 500
+_WORDS: Final = re.compile(r"polyplane (deny|log) (ingress|egress) ([0-9a-f]{8})")
+#: Extension headers that only lead to the next header: hop-by-hop, routing, destination options.
+_EXTENSIONS: Final = frozenset({0, 43, 60})
+_FRAGMENT: Final = 44
+
+
+class Listener:
+    """A socket that is bound to one group of one network namespace."""
+
+    def __init__(self, netns: str | None, group: int) -> None:
+        """Bind.
+
+        :raises OSError: without CAP_NET_ADMIN, or when another program listens to the group (EBUSY)
+        """
+        self._socket: Final = in_namespace(netns, lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER))
+        # A backend is not told when it is no longer needed.
+        self._end: Final = weakref.finalize(self, self._socket.close)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            self._socket.settimeout(5)
+            self._configure(group, _CFG_CMD, struct.pack("=B", _CMD_BIND))
+            self._configure(group, _CFG_MODE, struct.pack(">LBx", _HEADERS, _COPY_PACKET))
+            self._configure(group, _CFG_TIMEOUT, struct.pack(">L", _TIMEOUT))
+            self._socket.setblocking(False)  # noqa: FBT003 (the socket's own interface)
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the group."""
+        self._end()
+
+    def events(self) -> Iterator[PacketEvent]:
+        """Yield what has come, at most 500 events, oldest first."""
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(_MOST):
+                try:
+                    data = self._socket.recv(1 << 16)
+                except OSError as error:
+                    if error.errno == errno.ENOBUFS:
+                        # Some were lost, and the kernel says so once.
+                        continue
+                    raise
+                yield from parse_messages(data)
+
+    def _configure(self, group: int, attribute: int, value: bytes) -> None:
+        body = struct.pack(">BBH", socket.AF_UNSPEC, 0, group) + struct.pack("=HH", 4 + len(value), attribute)
+        body += value + bytes(-len(value) % 4)
+        self._socket.send(_HEADER.pack(_HEADER.size + len(body), _MSG_CONFIG, _REQUEST_AND_ACK, 1, 0) + body)
+        while True:
+            answer = self._socket.recv(1 << 16)
+            if _HEADER.unpack_from(answer)[1] == _NLMSG_ERROR:
+                break
+        if code := -struct.unpack_from("=i", answer, _HEADER.size)[0]:
+            raise OSError(code, f"nflog group {group}")
+
+
+def parse_messages(data: bytes) -> Iterator[PacketEvent]:
+    """Yield the events in what the socket gave; whatever is not ours or cannot be read is passed over."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind = _HEADER.unpack_from(data, at)[:2]
+        if length < _HEADER.size:
+            return
+        if kind == _MSG_PACKET:
+            attributes = dict(_attributes(data[at + _HEADER.size + 4 : at + length]))
+            event = parse_event(attributes.get(_PREFIX, b""), attributes.get(_PAYLOAD, b""))
+            if event is not None:
+                yield event
+        at += length + -length % 4
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, at)
+        if length < 4:
+            return
+        yield kind & 0x3FFF, data[at + 4 : at + length]
+        at += length + -length % 4
+
+
+def parse_event(prefix: bytes, packet: bytes) -> PacketEvent | None:
+    """Return what a logged packet says, None if it is not ours or its addresses cannot be read."""
+    words = _WORDS.match(prefix.decode("ascii", "replace"))
+    if words is None or not packet:
+        return None
+    version = packet[0] >> 4
+    if version == Family.IPV4 and len(packet) >= 20:
+        source, destination, protocol = packet[12:16], packet[16:20], packet[9]
+        first = not struct.unpack_from(">H", packet, 6)[0] & 0x1FFF
+        payload = packet[(packet[0] & 15) * 4 :] if first else b""
+    elif version == Family.IPV6 and len(packet) >= 40:
+        source, destination = packet[8:24], packet[24:40]
+        protocol, payload = _last_header(packet[6], packet[40:])
+    else:
+        return None
+    ports = struct.unpack_from(">HH", payload) if protocol in PROTOCOLS_WITH_PORTS and len(payload) >= 4 else (0, 0)
+    icmp = IcmpType(payload[0], payload[1]) if protocol in (ICMP, ICMPV6) and len(payload) >= 2 else None
+    return PacketEvent(
+        kind=PacketEventKind(words[1]),
+        rule_id=int(words[3], 16),
+        direction=Direction(words[2]),
+        source=_host(version, source),
+        destination=_host(version, destination),
+        protocol=protocol,
+        source_port=ports[0],
+        port=ports[1],
+        icmp=icmp,
+    )
+
+
+def _last_header(protocol: int, rest: bytes) -> tuple[int, bytes]:
+    """Follow IPv6's extension headers as far as they are there."""
+    while protocol in _EXTENSIONS and len(rest) >= 8:
+        protocol, rest = rest[0], rest[(rest[1] + 1) * 8 :]
+    if protocol == _FRAGMENT and len(rest) >= 8:
+        first = not struct.unpack_from(">H", rest, 2)[0] & 0xFFF8
+        protocol, rest = rest[0], rest[8:] if first else b""
+    return protocol, rest
+
+
+def _host(version: int, address: bytes) -> Cidr:
+    return Cidr(version, int.from_bytes(address, "big"), len(address) * 8)
