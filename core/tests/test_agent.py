@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from manifests import BROKEN_POLICY, POD, write_shop
 from structlog.testing import capture_logs
 
 from polyplane.addresses import local_addresses
 from polyplane.agent import MAX_TAKEN, Agent, compile_directory
 from polyplane.cluster.model import SourceProblem
-from polyplane.config import Config
+from polyplane.config import Config, LogLevel
 from polyplane.errors import ApplyError, BackendUnavailable, ConfigError, PluginNotFound
 from polyplane.hookspecs import Applied, hookimpl
 from polyplane.ir.cidr import Cidr
@@ -167,6 +169,16 @@ def test_reload_takes_over_what_can_change_and_reports_the_rest(running: Agent, 
     assert said["configuration reloaded"]["changed"] == ["deny_action"]
     assert said["configuration is broken, the old one stays"]["error"] == "broken"
     assert len(held(kernel).endpoints) == 2
+
+
+def test_the_log_level_lasts_until_the_configuration_is_read_again(running: Agent, shop: Path, kernel: Path) -> None:
+    assert running.log_level() is LogLevel.INFO
+    running.set_log_level(LogLevel.DEBUG)
+    until(lambda: running.log_level() is LogLevel.DEBUG)
+    assert structlog.get_logger("polyplane.test").is_enabled_for(logging.DEBUG)
+    running.reload()
+    until(lambda: running.log_level() is LogLevel.INFO)
+    assert not structlog.get_logger("polyplane.test").is_enabled_for(logging.DEBUG)
 
 
 def test_addresses_of_this_machine_and_of_the_configuration_are_the_node(shop: Path, kernel: Path) -> None:

@@ -28,7 +28,7 @@ from polyplane.cluster.sources import manifests
 from polyplane.cluster.store import Store
 from polyplane.compile.incremental import Compiler
 from polyplane.compile.places import Places
-from polyplane.config import LIVE, Config, UnknownPods
+from polyplane.config import LIVE, Config, LogLevel, UnknownPods
 from polyplane.errors import ConfigError, PolyplaneError
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.features import ALL_FEATURES, Capabilities
@@ -42,6 +42,8 @@ _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.agen
 
 #: Items taken from the queue between two steps of the loop, at most.
 MAX_TAKEN: Final = 1000
+#: Seconds between looks at the queue while a batch of events gathers: less than it takes to gather.
+NAP: Final = 0.02
 #: Seconds to wait for the kernel's routes before anything else.
 LOCATE_PATIENCE: Final = 5.0
 #: The observer that ``/metrics`` shows.
@@ -71,7 +73,7 @@ class Agent:
         self.config = config
         self._reread: Final = reload
         # SimpleQueue, because its put may be interrupted by a signal handler that puts, too.
-        self._queue: queue.SimpleQueue[tuple[SourceEvent, float] | Places | _Control] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[SourceEvent, float] | Places | LogLevel | _Control] = queue.SimpleQueue()
         self._stopping = False
         name = config.backend
         self._dataplane: Final = load_backend(name, config.backend_options.get(name, {}), wrappers=wrappers)
@@ -97,7 +99,7 @@ class Agent:
             detect_addresses=detect,
         )
         self.node: Final = compiler.node
-        self._server: Final = Server(config.listen, alive=self.alive, ready=self.ready) if config.listen else None
+        self._server: Final = Server(config.listen, self) if config.listen else None
         self._locator: Final = make_locator(config, capabilities.vantage, self._located)
         self._beat = time.monotonic()
         self._was_in_force = False
@@ -151,6 +153,14 @@ class Agent:
             return "nothing has been applied yet"
         return f"changes cannot be applied: {self.loop.last_error}" if self.loop.hopeless else None
 
+    def log_level(self) -> LogLevel:
+        """Return the level that is in force."""
+        return self.config.log_level
+
+    def set_log_level(self, level: LogLevel) -> None:
+        """Change the log level soon, until the configuration is read again. May be called from any thread."""
+        self._queue.put(level)
+
     def _done(self) -> bool:
         if self.loop.last_error is not None and self.loop.hopeless:
             raise self.loop.last_error
@@ -163,6 +173,9 @@ class Agent:
         """
         if self._server is not None:
             until = min(until or math.inf, time.monotonic() + BEAT)
+        if until is not None and self.loop.gathering:
+            # Nothing is due yet. To wake for each event of many would cost more than to follow it.
+            time.sleep(max(0.0, min(NAP, until - time.monotonic())))
         try:
             self._take(self._queue.get(timeout=None if until is None else max(0.0, until - time.monotonic())))
             for _ in range(MAX_TAKEN):
@@ -180,8 +193,12 @@ class Agent:
         """Queue where pods are; called from the locator's threads."""
         self._queue.put(places)
 
-    def _take(self, item: tuple[SourceEvent, float] | Places | _Control) -> None:
+    def _take(self, item: tuple[SourceEvent, float] | Places | LogLevel | _Control) -> None:
         match item:
+            case LogLevel():
+                self.config = self.config.model_copy(update={"log_level": item})
+                logs.configure(item, self.config.log_format)
+                _log.warning("log level changed", level=str(item))
             case Places():
                 self.loop.locate(item)
             case _Control.STOP:

@@ -1,25 +1,32 @@
-"""`Server`: ``/healthz``, ``/readyz`` and ``/metrics`` for whoever operates the agent. Reads only, and nothing about pods by name.
+"""`Server`: ``/healthz``, ``/readyz``, ``/metrics`` and ``/loglevel`` for whoever operates the agent; nothing about pods by name.
 
-It answers from threads of its own and asks the agent only for what may be read from any thread.
+It answers from threads of its own and asks the agent only for what may be read from any thread. The one thing that it changes,
+the log level, it changes for those alone who are on this machine.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 from urllib.parse import urlsplit
 
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
+from polyplane.config import LogLevel
 from polyplane.errors import ConfigError
 
 #: Says what is wrong, None if nothing is.
 Probe = Callable[[], str | None]
+
+#: Longest log level that is read, with room for a line's end.
+_LEVEL_LIMIT: Final = 16
+_LEVELS: Final = f"write one of {', '.join(LogLevel)}\n".encode()
 
 #: Seconds a client has to send its request, so that idle connections do not gather.
 _TIMEOUT: Final = 10
@@ -36,6 +43,28 @@ def parse_listen(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def _is_loopback(address: str) -> bool:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
+
+
+class Operations(Protocol):
+    """What the server asks of the agent; every method may be called from any thread."""
+
+    def alive(self) -> str | None:
+        """Say why the agent should be restarted; None if it should not."""
+
+    def ready(self) -> str | None:
+        """Say why this node's policies are not in force; None once they are."""
+
+    def log_level(self) -> LogLevel:
+        """Return the level that is in force."""
+
+    def set_log_level(self, level: LogLevel) -> None:
+        """Change it soon."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: _Http
     timeout = _TIMEOUT
@@ -46,16 +75,36 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer a probe or a scrape."""
         match urlsplit(self.path).path:
             case "/healthz":
-                self._probe(self.server.alive)
+                self._probe(self.server.operations.alive)
             case "/readyz":
-                self._probe(self.server.ready)
+                self._probe(self.server.operations.ready)
             case "/metrics":
                 encode, content_type = choose_encoder(self.headers.get("Accept", ""))
                 self._answer(200, encode(REGISTRY), content_type)
+            case "/loglevel":
+                self._answer(200, f"{self.server.operations.log_level()}\n".encode())
             case _:
-                self._answer(404, b"there are /healthz, /readyz and /metrics\n")
+                self._answer(404, b"there are /healthz, /readyz, /metrics and /loglevel\n")
 
     do_HEAD = do_GET  # noqa: N815  # the base class looks for this name
+
+    def do_PUT(self) -> None:
+        """Change the log level until the agent ends or reads its configuration again."""
+        length = self.headers.get("Content-Length", "")
+        if urlsplit(self.path).path != "/loglevel":
+            self._answer(405, b"only /loglevel can be changed\n")
+        elif not _is_loopback(self.client_address[0]):
+            self._answer(403, b"the log level can be changed from this machine only; ask 127.0.0.1\n")
+        elif not length.isdecimal() or int(length) > _LEVEL_LIMIT:
+            self.close_connection = True
+            self._answer(400, _LEVELS)
+        else:
+            text = self.rfile.read(int(length)).decode(errors="replace").strip().lower()
+            if text not in set(LogLevel):
+                self._answer(400, _LEVELS)
+                return
+            self.server.operations.set_log_level(LogLevel(text))
+            self._answer(200, f"{text}\n".encode())
 
     def _probe(self, probe: Probe) -> None:
         wrong = probe()
@@ -76,10 +125,10 @@ class _Handler(BaseHTTPRequestHandler):
 class _Http(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], alive: Probe, ready: Probe) -> None:
+    def __init__(self, address: tuple[str, int], operations: Operations) -> None:
         host, port = address
         self.address_family = socket.AF_INET6 if ":" in host or not host else socket.AF_INET
-        self.alive, self.ready = alive, ready
+        self.operations = operations
         super().__init__((host or "::", port), _Handler)
 
     def server_bind(self) -> None:
@@ -98,14 +147,14 @@ class _Http(ThreadingHTTPServer):
 class Server:
     """Listens while it is entered."""
 
-    def __init__(self, listen: str, *, alive: Probe, ready: Probe) -> None:
+    def __init__(self, listen: str, operations: Operations) -> None:
         """Check the address.
 
         :raises ConfigError: it is none
         """
         self._listen = listen
         self._address = parse_listen(listen)
-        self._alive, self._ready = alive, ready
+        self._operations = operations
         self._http: _Http | None = None
 
     @property
@@ -119,12 +168,12 @@ class Server:
         :raises ConfigError: the address cannot be had
         """
         try:
-            self._http = _Http(self._address, self._alive, self._ready)
+            self._http = _Http(self._address, self._operations)
         except OSError as error:
             if self._address[0] or error.errno is None:
                 raise self._unavailable(error) from error
             try:  # a machine without IPv6
-                self._http = _Http(("0.0.0.0", self._address[1]), self._alive, self._ready)  # noqa: S104  # what ":port" asks for
+                self._http = _Http(("0.0.0.0", self._address[1]), self._operations)  # noqa: S104  # what ":port" asks for
             except OSError as again:
                 raise self._unavailable(again) from again
         threading.Thread(target=self._http.serve_forever, name="polyplane-serve", daemon=True).start()

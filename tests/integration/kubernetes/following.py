@@ -45,7 +45,7 @@ class Following:
                 case SourceProblem():
                     self.problems[event.where] = str(event.problem)
 
-    def until(self, holds: Callable[[], object], seconds: float = 8) -> None:
+    def until(self, holds: Callable[[], object], seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
         while True:
             self.take()

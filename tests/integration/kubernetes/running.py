@@ -45,7 +45,7 @@ class Agent:
             for sample in family.samples
         }
 
-    def until(self, holds: Callable[[], object], seconds: float = 10) -> None:
+    def until(self, holds: Callable[[], object], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not holds():
             assert self.process.poll() is None, self.log.read_text()

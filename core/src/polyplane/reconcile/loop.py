@@ -111,6 +111,11 @@ class Loop:
         """Whether more of the same will hardly help: the last delta was refused for good, or failed a few times in a row."""
         return self._refused or self._attempt >= HOPELESS_ATTEMPTS
 
+    @property
+    def gathering(self) -> bool:
+        """Whether events wait for more to come, and nothing else is due before `step` asked to be called again."""
+        return bool(self._pending)
+
     def offer(self, event: SourceEvent, now: float) -> None:
         """Take an event in; it is looked at by a later `step`."""
         if not self._pending:

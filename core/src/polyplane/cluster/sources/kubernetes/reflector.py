@@ -23,7 +23,7 @@ from polyplane.cluster.model import ObjectKey, PutObject, RemoveObject, SourceEv
 from polyplane.cluster.sources.kubernetes import counters
 from polyplane.cluster.sources.kubernetes.connection import TRANSPORT_ERRORS, ApiStatus, Connection, decode, status_of
 from polyplane.cluster.sources.kubernetes.resources import Resource
-from polyplane.cluster.sources.kubernetes.shapes import Head, Page, WatchEvent, decoder
+from polyplane.cluster.sources.kubernetes.shapes import Head, Page, Raw, decoder, event_decoder
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.source")
 
@@ -36,7 +36,6 @@ _PATIENCE: Final = 2
 #: 2**16 first pauses are longer than any longest pause; the bound only keeps the number small.
 _DOUBLINGS: Final = 16
 
-_EVENT: Final = msgspec.json.Decoder(WatchEvent)
 _HEAD: Final = msgspec.json.Decoder(Head)
 
 
@@ -84,6 +83,7 @@ class Reflector:
         self._random = random or Random()  # noqa: S311  # jitter is no secret
         self._stopping = threading.Event()
         self._decode = decoder(resource.shape)
+        self._decode_event = event_decoder(resource.shape)
         self._known: set[tuple[str, str]] = set()
         self._path: str | None = None
         self._watch_list = settings.watch_list
@@ -191,7 +191,7 @@ class Reflector:
                 seen, token, limit = set(), "", 0
                 continue
             for item in page.items or ():
-                self._put(item, seen)
+                self._put(self._decode(item), seen)
             self._check_stop()
             token = page.metadata.token or ""
             if not token:
@@ -238,7 +238,7 @@ class Reflector:
     def _take(self, line: bytearray, seen: set[tuple[str, str]] | None) -> bool:
         """Take in one line of a watch; return whether it ended the initial events."""
         try:
-            event = _EVENT.decode(line)
+            event = self._decode_event(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise HTTPError(f"a line of the watch cannot be read: {error}") from error
         ended = False
@@ -252,9 +252,8 @@ class Reflector:
                     self._settle(seen)
                     ended = True
             case "DELETED":
-                meta = _HEAD.decode(event.object).metadata
-                version = meta.resource_version
-                self._remove((meta.namespace or "", meta.name or ""))
+                name, version = _identity(event.object)
+                self._remove(name)
             case _:
                 version = self._put(event.object, seen)
         if version and (seen is None or ended):
@@ -269,19 +268,16 @@ class Reflector:
             raise Stopped
         return self._path
 
-    def _put(self, data: msgspec.Raw, seen: set[tuple[str, str]] | None) -> str | None:
+    def _put(self, raw: Raw, seen: set[tuple[str, str]] | None) -> str | None:
         """Emit an object, enter it into ``seen``, return its version."""
-        raw = self._decode(data)
         # Items of lists do not say what they are.
         raw["apiVersion"], raw["kind"] = self.resource.api_version, self._kind
-        metadata = raw.get("metadata") or {}
-        name = metadata.get("namespace") or "", metadata.get("name") or ""
+        name, version = _identity(raw)
         self._known.add(name)
         if seen is not None:
             seen.add(name)
         self._puts.inc()
         self._emit(PutObject(key=ObjectKey(self.resource.api_version, self._kind, *name), raw=raw))
-        version: str | None = metadata.get("resourceVersion")
         return version
 
     def _remove(self, name: tuple[str, str]) -> None:
@@ -356,3 +352,9 @@ class Reflector:
     def _check_stop(self) -> None:
         if self._stopping.is_set():
             raise Stopped
+
+
+def _identity(raw: Raw) -> tuple[tuple[str, str], str | None]:
+    """Return namespace and name of an object, and its version."""
+    metadata = raw.get("metadata") or {}
+    return (metadata.get("namespace") or "", metadata.get("name") or ""), metadata.get("resourceVersion")

@@ -82,6 +82,18 @@ class _Node(TypedDict, total=False):
     status: _NodeStatus | None
 
 
+class _RawEvent(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class WatchEvent(msgspec.Struct):
+    """One line of a watch; ``object`` is decoded, but for bookmarks and errors, which are no objects of the resource."""
+
+    type: str
+    object: Any
+
+
 _ANYTHING: Final = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -100,6 +112,33 @@ def decoder(shape: type[Any] | None) -> Callable[[msgspec.Raw], Raw]:
         except msgspec.ValidationError:
             return _ANYTHING.decode(data)
         return found
+
+    return decode
+
+
+#: Types of events whose object is none of the resource's.
+_OTHER_OBJECTS: Final = frozenset({"BOOKMARK", "ERROR"})
+
+
+def event_decoder(shape: type[Any] | None) -> Callable[[bytes | bytearray], WatchEvent]:
+    """Return a function that decodes one line of a watch, and its object with it: looking for the object's end first costs as much.
+
+    The function raises `msgspec.DecodeError` for what is no event.
+    """
+    fields: list[tuple[str, Any]] = [("type", str), ("object", shape or dict[str, Any])]
+    typed: msgspec.json.Decoder[Any] = msgspec.json.Decoder(msgspec.defstruct("_Event", fields))
+    untyped = msgspec.json.Decoder(_RawEvent)
+    one = decoder(shape)
+
+    def decode(line: bytes | bytearray) -> WatchEvent:
+        try:
+            found: Any = typed.decode(line)
+        except msgspec.ValidationError:
+            raw = untyped.decode(line)
+            return WatchEvent(raw.type, raw.object if raw.type in _OTHER_OBJECTS else one(raw.object))
+        if found.type in _OTHER_OBJECTS:
+            return WatchEvent(found.type, untyped.decode(line).object)
+        return WatchEvent(found.type, found.object)
 
     return decode
 
@@ -135,13 +174,6 @@ class Page(msgspec.Struct):
 
     metadata: ListMeta = msgspec.field(default_factory=ListMeta)
     items: list[msgspec.Raw] | None = None
-
-
-class WatchEvent(msgspec.Struct):
-    """One line of a watch; the object is not decoded yet."""
-
-    type: str
-    object: msgspec.Raw
 
 
 class _ApiResource(msgspec.Struct):
