@@ -46,8 +46,8 @@ class Timing:
     """All times in seconds."""
 
     #: Quiet to wait for before a change is applied, and how long to wait for it at most.
-    coalesce: float = 0.05
-    coalesce_max: float = 1.0
+    coalesce: float = 0.01
+    coalesce_max: float = 0.1
     #: Events after which a batch is not extended any more, whatever the time.
     batch: int = 10_000
     #: Between audits; 0: never.
