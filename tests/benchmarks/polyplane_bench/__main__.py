@@ -10,13 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from polyplane_bench import charts, core, packets, page
+from polyplane_bench import charts, churn, core, events, packets, page
 from polyplane_bench.figures import Figure, Result, machine, now
 from polyplane_bench.settings import BACKENDS, RESULTS, Settings, Size
 
 SECTIONS: Final[dict[str, Callable[[Settings], tuple[Figure, ...]]]] = {
     "core": core.measure,
+    "events": events.measure,
     "packets": packets.measure,
+    "churn": churn.measure,
 }
 
 

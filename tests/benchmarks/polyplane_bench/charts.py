@@ -11,12 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from polyplane_bench import charts_core, charts_packets
+from polyplane_bench import charts_core, charts_events, charts_packets
 from polyplane_bench.figures import Result
 
 _DRAWN_FROM: Final = "drawn from "
 _CHARTS: Final[Mapping[str, Mapping[str, Callable[[Result], Any]]]] = {
     "core": {"core-cold": charts_core.cold, "core-events": charts_core.events},
+    "events": {"events-wire": charts_events.wire},
+    "churn": {"churn-times": charts_events.churn},
     "packets": {"packets-policies": charts_packets.policies},
 }
 #: Text stays text; nothing depends on the time or on chance.

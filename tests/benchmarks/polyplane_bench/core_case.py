@@ -176,9 +176,9 @@ def _selects(policy: Raw, pod: Raw) -> bool:
     return bool(wanted.items() <= pod["metadata"]["labels"].items())
 
 
-def memory(field: str) -> float:
-    """Return a size of this process in MiB, by its name in ``/proc/self/status``."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+def memory_of(process: int | str, field: str) -> float:
+    """Return a size of a process in MiB, by its name in ``/proc/<process>/status``."""
+    for line in Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) / 1024
     raise KeyError(field)
@@ -186,10 +186,10 @@ def memory(field: str) -> float:
 
 def run(shape: Shape, rounds: int) -> dict[str, Any]:
     """Measure one cold start, then rounds of events."""
-    before = memory("VmRSS")
+    before = memory_of("self", "VmRSS")
     cluster, node = SyntheticCluster(shape), Node()
     cold = node.start(cluster.events())
-    peak = memory("VmHWM")
+    peak = memory_of("self", "VmHWM")
     program = node.compiler.program
     facts = {
         "endpoints": len(program.endpoints),

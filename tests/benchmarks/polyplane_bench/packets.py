@@ -23,8 +23,8 @@ from polyplane_bench.settings import Settings, Size
 from polyplane_bench.traffic import KINDS, Round, Wire, cpu_of, pid_in
 from polyplane_conformance.sandbox import NodeSpec, PodSpec, Sandbox, Topology, Wiring
 
-CLIENT: Final = PodSpec(namespace="bench", name="client", addresses=("10.65.1.1",), ports=())
-SERVER: Final = PodSpec(namespace="bench", name="server", addresses=("10.65.1.2",), ports=())
+CLIENT: Final = PodSpec(namespace="bench", name="client", addresses=("10.65.1.1",), labels={"bench/pod": "client"}, ports=())
+SERVER: Final = PodSpec(namespace="bench", name="server", addresses=("10.65.1.2",), labels={"bench/pod": "server"}, ports=())
 TOPOLOGY: Final = Topology(pods=(CLIENT, SERVER), nodes=(NodeSpec(name="node-1", addresses=("172.31.250.1",)),), hosts=())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from polyplane_bench import page_core, page_packets
+from polyplane_bench import page_churn, page_core, page_events, page_packets
 from polyplane_bench.figures import ROOT, Result
 
 #: The results that the documentation shows, and their charts.
@@ -14,7 +14,9 @@ PUBLISHED: Final = ROOT / "docs" / "reference" / "performance"
 
 _SECTIONS: Final[Mapping[str, Callable[[Result, str], list[str]]]] = {
     "core": page_core.lines,
+    "events": page_events.lines,
     "packets": page_packets.lines,
+    "churn": page_churn.lines,
 }
 
 _HEAD: Final = """\

@@ -1,0 +1,40 @@
+"""The agent in a process of its own, as `polyplane run` has it, that also says what each apply did: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Generator
+from typing import Any
+
+from polyplane import logs
+from polyplane.agent import Agent
+from polyplane.config import Config, LogFormat, LogLevel
+from polyplane.hookspecs import Applied, hookimpl
+
+
+class Reporter:
+    """A wrapper around the backend that reports every apply."""
+
+    @hookimpl(wrapper=True)
+    def polyplane_apply(self) -> Generator[None, Applied, Applied]:
+        """Let the backend apply, and say when it was done, what it was and how long it took."""
+        began = time.monotonic()
+        result = yield
+        now = time.monotonic()
+        sys.stdout.write(json.dumps({"at": now, "seconds": now - began, "operations": result.operations}) + "\n")
+        sys.stdout.flush()
+        return result
+
+
+def main() -> None:
+    """Run the agent with the configuration given as JSON on the command line, until it is stopped."""
+    logs.configure(LogLevel.WARNING, LogFormat.TEXT)
+    given: dict[str, Any] = json.loads(sys.argv[1])
+    config = Config(source="kubernetes", locate=(), detect_node_addresses=False, audit_interval=0, **given)
+    Agent(config, wrappers=[Reporter()]).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Section churn: much at once. A thousand pods restart, 250 policies come at once, the agent dies and starts again."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from polyplane_bench.core_case import memory_of
+from polyplane_bench.figures import Figure, Samples
+from polyplane_bench.rig import LOCAL, REMOTE, Rig, policy
+from polyplane_bench.settings import Settings, Size
+from polyplane_bench.traffic import PORT
+
+#: Policies created at once.
+AT_ONCE: Final = 250
+_SERVER: Final = {"bench/pod": "server"}
+_CLIENT: Final = {"bench/pod": "client"}
+
+
+def measure(settings: Settings) -> tuple[Figure, ...]:
+    """Let every backend through all of it, with many policies there."""
+    full = settings.size is Size.FULL
+    samples = Samples()
+    for backend in settings.backends:
+        policies = 10_000 if full else 500
+        settings.say(f"churn: {backend}, {policies} policies")
+        with Rig.build(backend, policies) as rig:
+            began = time.monotonic()
+            rig.put(policy("allow-client", _SERVER, _CLIENT))
+            rig.put(policy("marker", _SERVER, {"marker": "yes"}, port=PORT + 1))
+            rig.put(rig.client())
+            first = rig.start()
+            case: dict[str, str | int] = {"backend": backend, "policies": policies}
+            samples.add("first start, time", "s", first.at - began, **case)
+            samples.add("first start, apply", "s", first.seconds, **case)
+            samples.add("first start, operations", "", first.operations, **case)
+            rig.probe.until_open()
+            rig.settle(0.5)
+            for number in range(3 if full else 1):
+                _restart_pods(rig, samples, case, number + 1)
+                _many_policies(rig, samples, case)
+                _restart_agent(rig, samples, case)
+            samples.add("agent, memory", "MiB", memory_of(rig.pid, "VmRSS"), **case)
+            samples.add("agent, peak memory", "MiB", memory_of(rig.pid, "VmHWM"), **case)
+    return samples.figures()
+
+
+def _restart_pods(rig: Rig, samples: Samples, case: dict[str, str | int], generation: int) -> None:
+    """Delete every remote pod and create it anew with another address; all of them are peers of policies here."""
+    rig.settle(0.5)
+    before, cpu = len(rig.applies), rig.cpu()
+    with rig.probe.watching() as counted:
+        began = time.monotonic()
+        for number in range(REMOTE):
+            rig.remove(rig.remote(number))
+            rig.put(rig.remote(number, generation=generation))
+        written = time.monotonic() - began
+        rig.put(rig.client(marker="yes"))  # the watch delivers in order: with this, all the others are there
+        done = rig.marker.until_open()
+        rig.settle(0.5)
+    applies = rig.applies[before:]
+    samples.add("pods restarted, written", "s", written, **case)
+    samples.add("pods restarted, time", "s", done - began, **case)
+    samples.add("pods restarted, operations", "", sum(apply.operations for apply in applies), **case)
+    samples.add("pods restarted, applies", "", len(applies), **case)
+    samples.add("pods restarted, CPU", "s", rig.cpu() - cpu, **case)
+    samples.add("pods restarted, lost", "", counted.sent - counted.arrived, **case)
+    samples.add("pods restarted, sent", "", counted.sent, **case)
+    rig.put(rig.client())
+    rig.marker.until_closed()
+
+
+def _many_policies(rig: Rig, samples: Samples, case: dict[str, str | int]) -> None:
+    """Create policies for all pods of the node at once, then remove them."""
+    made = [
+        policy(f"new-{number}", {"bench/pod": f"local-{number % LOCAL}"}, {"group": f"g{number % 50}"}, port=9000)
+        for number in range(AT_ONCE - 1)
+    ]
+    made.append(policy("new-marker", _SERVER, _CLIENT, port=PORT + 1))
+    rig.settle(0.5)
+    before, cpu = len(rig.applies), rig.cpu()
+    with rig.probe.watching() as counted:
+        began = time.monotonic()
+        for each in made:
+            rig.put(each)
+        done = rig.marker.until_open()
+        rig.settle(0.5)
+    applies = rig.applies[before:]
+    samples.add("policies at once, time", "s", done - began, **case)
+    samples.add("policies at once, operations", "", sum(apply.operations for apply in applies), **case)
+    samples.add("policies at once, applies", "", len(applies), **case)
+    samples.add("policies at once, CPU", "s", rig.cpu() - cpu, **case)
+    samples.add("policies at once, lost", "", counted.sent - counted.arrived, **case)
+    samples.add("policies at once, sent", "", counted.sent, **case)
+    for each in made:
+        rig.remove(each)
+    rig.marker.until_closed()
+    rig.settle(0.5)
+
+
+def _restart_agent(rig: Rig, samples: Samples, case: dict[str, str | int]) -> None:
+    """Kill the agent and start it again; nothing has changed meanwhile."""
+    with rig.probe.watching() as counted:
+        time.sleep(0.2)
+        rig.kill()
+        began = time.monotonic()
+        first = rig.start()
+        cpu = rig.cpu()
+        time.sleep(0.2)
+    samples.add("agent restarted, time", "s", first.at - began, **case)
+    samples.add("agent restarted, apply", "s", first.seconds, **case)
+    samples.add("agent restarted, operations", "", first.operations, **case)
+    samples.add("agent restarted, CPU", "s", cpu, **case)
+    samples.add("agent restarted, lost", "", counted.sent - counted.arrived, **case)
+    samples.add("agent restarted, sent", "", counted.sent, **case)

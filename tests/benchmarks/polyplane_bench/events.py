@@ -1,0 +1,81 @@
+"""Section events: from the change of an object at the API server to its effect on the wire, through the agent and every backend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Final
+
+from polyplane_bench.figures import Figure, Samples
+from polyplane_bench.rig import Bustle, Rig, policy
+from polyplane_bench.settings import Settings, Size
+
+#: Events a second while others change.
+RATE: Final = 200
+_SERVER: Final = {"bench/pod": "server"}
+
+
+def measure(settings: Settings) -> tuple[Figure, ...]:
+    """Measure each backend with few and with many policies there, quiet and under load."""
+    full = settings.size is Size.FULL
+    samples = Samples()
+    for backend in settings.backends:
+        for policies in (100, 10_000) if full else (100,):
+            with Rig.build(backend, policies) as rig:
+                _prepare(rig)
+                first = rig.start()
+                rig.settle(0.5)
+                rig.probe.until_closed()
+                for rate in (0, RATE):
+                    for peers in (1, 10, 1000) if full else (1, 10):
+                        settings.say(
+                            f"events: {backend}, {policies} policies, {rate} other events/s, {peers} peers (started in {first.seconds:.2f} s)"
+                        )
+                        case = {"backend": backend, "policies": policies, "rate": rate, "peers": peers}
+                        cpu, wall = rig.cpu(), time.monotonic()
+                        with Bustle(rig, rate) if rate else nullcontext():
+                            for kind, seconds in _toggles(rig, peers, 12 if full else 4):
+                                samples.add("event to wire", "ms", seconds * 1000, **case, event=kind)
+                        samples.add("agent, CPU", "%", 100 * (rig.cpu() - cpu) / (time.monotonic() - wall), **case)
+                    applies = [apply.seconds * 1000 for apply in rig.applies[1:]]
+                    for each in applies:
+                        samples.add("apply", "ms", each, backend=backend, policies=policies, rate=rate)
+                    rig.applies[1:] = rig.applies[-1:]
+    return samples.figures()
+
+
+def _prepare(rig: Rig) -> None:
+    """Put the crowds in place: the client is the last of each."""
+    for number in range(1000):
+        if number < 9:
+            rig.put(rig.remote(number, crowd="ten"))
+        elif number < 500:
+            rig.put(rig.remote(number, crowd="thousand"))
+    rig.put(rig.client())
+
+
+def _toggles(rig: Rig, peers: int, times: int) -> Iterator[tuple[str, float]]:
+    """Yield kinds of events and the seconds until each was effective: a policy comes, the client leaves and joins, the policy goes."""
+    crowd = {1: "one", 10: "ten", 1000: "thousand"}[peers]
+    allow = policy("allow-crowd", _SERVER, {"crowd": crowd})
+    inside, outside = rig.client(crowd=crowd), rig.client()
+    rig.put(inside)
+    time.sleep(0.3)
+    for number in range(times):
+        time.sleep(0.06 + 0.01 * (number % 10))  # not in step with anything that is done in rounds
+        began = time.monotonic()
+        rig.put(allow)
+        yield "policy created", rig.probe.until_open() - began
+        time.sleep(0.15)
+        began = time.monotonic()
+        rig.put(outside)
+        yield "pod no longer a peer", rig.probe.until_closed() - began
+        time.sleep(0.15)
+        began = time.monotonic()
+        rig.put(inside)
+        yield "pod becomes a peer", rig.probe.until_open() - began
+        time.sleep(0.15)
+        began = time.monotonic()
+        rig.remove(allow)
+        yield "policy deleted", rig.probe.until_closed() - began
