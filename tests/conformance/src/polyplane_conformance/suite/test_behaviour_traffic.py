@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,23 @@ from polyplane.ir.program import DenyAction, Options
 from polyplane_conformance.actions import ApplyClusterPolicy, DeleteClusterPolicy
 from polyplane_conformance.cast import plan
 from polyplane_conformance.probe.model import TCP, Outcome, Probe, Traffic
-from polyplane_conformance.sandbox import SandboxError, Service
+from polyplane_conformance.sandbox import SandboxError, Service, Translator
 from polyplane_conformance.stage import Stage, have, only_from, pod, policy, wait_for
 
 pytestmark = [pytest.mark.tier("netns"), pytest.mark.netns]
 
 DOOR = policy("x/door", podSelector=pod("a"), ingress=only_from("b", ports=[{"port": 80}]))
 ADDRESSES = {4: "10.96.0.10", 6: "fd96::10"}
+#: The same service where iptables translates: both ways exist beside each other in a shared sandbox.
+LEGACY_ADDRESSES = {4: "10.96.0.20", 6: "fd96::20"}
 #: Sends a datagram of 4000 bytes from another place and waits for it; argv: address, port.
 SEND = "import socket,sys; f=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET; s=socket.socket(f,2); s.settimeout(1.5); s.sendto(b'x'*4000,(sys.argv[1],int(sys.argv[2]))); print(len(s.recv(9000)))"
+#: Sends a small datagram with IPv4 options, or a destination options header of IPv6; otherwise like `SEND`.
+SEND_WITH_OPTIONS = (
+    "import socket,sys; six=':' in sys.argv[1]; s=socket.socket(socket.AF_INET6 if six else socket.AF_INET,2); s.settimeout(1.5); "
+    "s.setsockopt(*((socket.IPPROTO_IPV6,socket.IPV6_DSTOPTS,bytes([0,0,1,4,0,0,0,0])) if six else (socket.IPPROTO_IP,socket.IP_OPTIONS,b'\\x01'*4))); "
+    "s.sendto(b'x',(sys.argv[1],int(sys.argv[2]))); print(len(s.recv(9)))"
+)
 ECHO = "import socket,sys; f=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET; s=socket.socket(f,2); s.bind((sys.argv[1],int(sys.argv[2]))); print('ready',flush=True)\nwhile True:\n d,a=s.recvfrom(9000); s.sendto(d,a)"
 #: Sends a datagram to a port nobody listens on; prints what the error says.
 KNOCK = "import socket,sys; f=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET; s=socket.socket(f,2); s.settimeout(1.5); s.connect((sys.argv[1],int(sys.argv[2]))); s.send(b'x')\ntry: s.recv(9)\nexcept OSError as e: print(type(e).__name__)"
@@ -40,33 +49,39 @@ GONE = (
 )
 
 
-def _with_service(stage: Stage) -> Stage:
-    """Add a service 10.96.0.10:8000 (fd96::10) whose only pod is x/a, port 80."""
-    if not have("nft"):
-        pytest.skip("needs the command nft, to translate as kube-proxy does")
-    for family, address in ADDRESSES.items():
-        stage.sandbox.add_service(Service(address=address, port=8000, protocol=TCP, target=plan().of("x/a")[family], target_port=80))
+def _with_service(stage: Stage, translator: Translator = Translator.NFT) -> Stage:
+    """Add a service, port 8000, whose only pod is x/a, port 80."""
+    if not have("nft" if translator is Translator.NFT else "iptables", "ip6tables"):
+        pytest.skip(f"needs the command {translator}, to translate as kube-proxy does")
+    for family, address in _addresses(translator).items():
+        service = Service(address=address, port=8000, protocol=TCP, target=plan().of("x/a")[family], target_port=80)
+        stage.sandbox.add_service(service, translator)
     return stage
 
 
-def _through(stage: Stage, source: str) -> set[Outcome]:
+def _addresses(translator: Translator) -> Mapping[int, str]:
+    return ADDRESSES if translator is Translator.NFT else LEGACY_ADDRESSES
+
+
+def _through(stage: Stage, source: str, translator: Translator = Translator.NFT) -> set[Outcome]:
     probes = [
         Probe(source=source, destination="x/a", traffic=Traffic.parse("TCP/8000", family), address=address)
-        for family, address in ADDRESSES.items()
+        for family, address in _addresses(translator).items()
     ]
     return {result.outcome for result in stage.sandbox.probe(probes)}
 
 
-def test_policy_sees_the_pod_behind_a_service(stage: Stage) -> None:
-    """Rules speak of the pod's own address and port, whatever address the client used."""
-    service = _with_service(stage)
+@pytest.mark.parametrize("translator", Translator)
+def test_policy_sees_the_pod_behind_a_service(stage: Stage, translator: Translator) -> None:
+    """Rules speak of the pod's own address and port, whatever address the client used, and whoever translates it."""
+    service = _with_service(stage, translator)
     service.begin()
-    assert _through(service, "x/c") == {Outcome.ALLOWED}
+    assert _through(service, "x/c", translator) == {Outcome.ALLOWED}
     service.begin(DOOR)
-    assert _through(service, "x/b") == {Outcome.ALLOWED}
-    assert _through(service, "x/c") == {Outcome.DENIED}
+    assert _through(service, "x/b", translator) == {Outcome.ALLOWED}
+    assert _through(service, "x/c", translator) == {Outcome.DENIED}
     service.begin(policy("x/door", podSelector=pod("a"), ingress=only_from("b", ports=[{"port": 8000}])))
-    assert _through(service, "x/b") == {Outcome.DENIED}
+    assert _through(service, "x/b", translator) == {Outcome.DENIED}
 
 
 def test_the_way_out_sees_the_pod_behind_a_service(stage: Stage) -> None:
@@ -161,6 +176,16 @@ def test_neighbours_are_found(stage: Stage) -> None:
         stage.expect(allowed=["x/b -> x/a"], denied=["x/c -> x/a", "x/a -> x/b"])
 
 
+def _until_answered(stage: Stage, program: str, *arguments: str) -> str:
+    """Let x/b send until the server, which is just starting, answers; return what it says."""
+    for _ in range(20):
+        try:
+            return stage.run(sys.executable, "-c", program, *arguments, where="x/b").strip()
+        except SandboxError:
+            continue
+    return pytest.fail("no answer to a datagram that is allowed")
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_fragments_follow_their_first(stage: Stage, family: int) -> None:
     """A datagram in fragments passes where it may, although only its first fragment has ports, and nowhere else."""
@@ -169,17 +194,24 @@ def test_fragments_follow_their_first(stage: Stage, family: int) -> None:
     stage.begin(allowed)
     server = stage.sandbox.spawn("x/a", [sys.executable, "-c", ECHO, target, "5555"])
     try:
-        for _ in range(20):
-            try:
-                said = stage.run(sys.executable, "-c", SEND, target, "5555", where="x/b")
-                break
-            except SandboxError:
-                continue
-        else:
-            pytest.fail("no answer to a large datagram that is allowed")
-        assert said.strip() == "4000"
+        assert _until_answered(stage, SEND, target, "5555") == "4000"
         with pytest.raises(SandboxError, match=r"(?i)timed? ?out"):
             stage.run(sys.executable, "-c", SEND, target, "5555", where="x/c")
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_options_open_nothing(stage: Stage, family: int) -> None:
+    """IPv4 options and IPv6 extension headers stand before the ports: who may send still may, who may not cannot hide behind them."""
+    target = plan().of("x/a")[family]
+    stage.begin(policy("x/door", podSelector=pod("a"), ingress=only_from("b", ports=[{"protocol": "UDP", "port": 5557}])))
+    server = stage.sandbox.spawn("x/a", [sys.executable, "-c", ECHO, target, "5557"])
+    try:
+        _until_answered(stage, SEND_WITH_OPTIONS, target, "5557")
+        with pytest.raises(SandboxError, match=r"(?i)timed? ?out"):
+            stage.run(sys.executable, "-c", SEND_WITH_OPTIONS, target, "5557", where="x/c")
     finally:
         server.kill()
         server.wait()
