@@ -157,7 +157,7 @@ def load_gaps(backend: str, file: Path | None = None) -> Gaps:
     :raises GapError: for an unusable file
     :raises polyplane.errors.PluginNotFound: when no such backend is installed
     """
-    path = file or next((folder / FILE for folder in distribution_folders(backend) if (folder / FILE).exists()), None)
+    path = file or gaps_file(backend)
     if path is None:
         return Gaps(source="no conformance.toml")
     try:
@@ -174,6 +174,14 @@ def load_gaps(backend: str, file: Path | None = None) -> Gaps:
         pod_operations=stated.pod_operations,
         witness=stated.witness,
     )
+
+
+def gaps_file(backend: str) -> Path | None:
+    """Return where a backend states its gaps, None if it states none.
+
+    :raises polyplane.errors.PluginNotFound: when no such backend is installed
+    """
+    return next((folder / FILE for folder in distribution_folders(backend) if (folder / FILE).exists()), None)
 
 
 def _with_python(command: tuple[str, ...]) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from polyplane_conformance.faults import PARTS, Fault, Part
+from polyplane_conformance.gaps import gaps_file
 
 
 class DoesNotFit(Exception):
@@ -73,6 +74,8 @@ def hunt(folder: Path, tier: str, backend: str, pattern: str | None) -> Catch | 
     argv += ["-x", "-q", "-rfE", "--tb=line", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--import-mode=importlib"]
     argv += ["--polyplane-tier", tier, "--polyplane-backend", backend, "--polyplane-report", str(report)]
     argv += ["--polyplane-scenario", pattern] if pattern is not None else []
+    # what the backend states about itself may lie beside its package, and so not be in the copy
+    argv += ["--polyplane-gaps", str(stated)] if (stated := gaps_file(backend)) is not None else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode in (0, 5):

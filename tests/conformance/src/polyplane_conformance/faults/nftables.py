@@ -13,7 +13,7 @@ FAULTS: Final = (
         'return "oifname" if self._ingress else "iifname"',
         'return "iifname" if self._ingress else "oifname"',
         "isolation/inbound-tcp",
-        "ingress of x/b: isolated by x/closed, and no rule allows it",
+        "egress of x/a: no NetworkPolicy isolates it",
     ),
     Fault(
         "source and destination of peers are swapped",

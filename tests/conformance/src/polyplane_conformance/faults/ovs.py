@@ -37,15 +37,15 @@ FAULTS: Final = (
         "_CLASS_PORTS: Final = 40",
         "_CLASS_PORTS: Final = 25",
         "blocks/block-meets-ports",
-        "oracle",
+        "egress of x/a: allowed by rule 0 of x/to-y",
     ),
     Fault(
         "addresses that leave a set stay in the switch",
         "polyplane_ovs/side.py",
         "        self._book.set(flow.key, None if class_id is None else flow.value)",
         "        if class_id is not None:\n            self._book.set(flow.key, flow.value)",
-        "changes/client-gains-label",
-        "ingress of x/a: isolated by x/from-friends, and no rule allows it",
+        "changes/finished-pod-leaves",
+        "ingress of x/a: isolated by x/from-b, and no rule allows it",
     ),
     Fault(
         "the shortest prefix wins",
@@ -53,7 +53,7 @@ FAULTS: Final = (
         "1 + cidr.length",
         "200 - cidr.length",
         "blocks/all-but-one",
-        "x/to-block",
+        "egress of x/a: isolated by x/to-block, and no rule allows it",
     ),
     Fault(
         "only a part of IPv6 addresses counts",
@@ -61,7 +61,7 @@ FAULTS: Final = (
         "for word in range(cidr.bits // 32):",
         "for word in range(1):",
         "protocols/closed-over-ipv6",
-        "over IPv6 from",
+        "over IPv6 from x/a to x/b passes and must not",
     ),
     Fault(
         "the decisions of the two directions are swapped",
