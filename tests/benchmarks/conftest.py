@@ -63,7 +63,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(
             f"{row['size']!s:24} {row['step']!s:44} {milliseconds:10.3f} {row['count'] if row['count'] is not None else '':>10}"
         )
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     target = RESULTS / "operations.json"
     target.write_text(json.dumps(rows, indent=1) + "\n")
     terminalreporter.write_line(f"recorded in {target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target}")

@@ -1,7 +1,8 @@
 """What a packet costs in the eBPF programs, by the number of policies and addresses; what starting and changing cost.
 
-Times come from BPF_PROG_TEST_RUN: the program alone, without the network stack around it. The best of several rounds counts, because
-whoever shares the machine can only make it slower.
+Times come from BPF_PROG_TEST_RUN, the program alone without the network stack around it: there the best of several rounds counts,
+because whoever shares the machine can only make it slower. And from real traffic between two pods, where nodes of all sizes stand
+beside each other and are visited in turns: there medians count.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -21,6 +26,7 @@ from polyplane.ir.cidr import Cidr
 from polyplane.ir.evaluate import Packet
 from polyplane.ir.members import Members
 from polyplane.ir.program import (
+    EMPTY,
     Action,
     AddressSet,
     Direction,
@@ -40,7 +46,13 @@ from polyplane.ir.program import (
     TierEnd,
     digest,
 )
+from polyplane.ir.text import print_program
 from polyplane.reconcile.diff import diff
+from polyplane_bench import layouts
+from polyplane_bench.packets import Variant, node
+from polyplane_bench.programs import Load
+from polyplane_ebpf.backend import EbpfBackend
+from polyplane_ebpf.changes import Changes
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs")
 
@@ -105,6 +117,50 @@ def test_a_packet_costs_the_same_whatever_there_is(bench: Bench, recorder: Any, 
         assert cost["new connection"][-1] <= cost["new connection"][0] * NEARLY_FLAT
 
 
+SIZES = {
+    "no rules": None,
+    "1 policy": Load(policies=1),
+    "1,000 policies on one pod": Load(policies=1000, spread=False),
+    "1,000 policies on 250 pods": Load(policies=1000, endpoints=250),
+    "10,000 policies on one pod": Load(policies=10_000, spread=False),
+    "1,000 policies, 100,000 addresses": Load(policies=1000, addresses=100_000, spread=False),
+}
+TURNS, TURN_SECONDS = 60, 0.02
+
+
+@pytest.mark.netns
+def test_real_traffic_costs_the_same_whatever_there_is(recorder: Any, *, large: bool) -> None:
+    """Datagrams of one connection, and connections opened and closed; CPU time of whatever touches the packets."""
+    if not large:
+        pytest.skip("part of `make bench`; test_packet_cost.py has the small sizes")
+    spent: dict[tuple[str, str], list[float]] = {}
+    with ExitStack() as stack:
+        wires = {}
+        for name, load in SIZES.items():
+            variant = Variant(layout="none", load=Load(), lay=layouts.nothing) if load is None else Variant(layout="ebpf", load=load)
+            wires[name], _ = stack.enter_context(node(variant))
+        for _ in range(TURNS):
+            for name, wire in wires.items():
+                for kind, traffic in (("datagram", wire.udp), ("connection", wire.connections)):
+                    found = traffic(TURN_SECONDS)
+                    assert found.units
+                    spent.setdefault((kind, name), []).append(found.cpu / found.units)
+                    spent.setdefault((f"{kind}s a second", name), []).append(found.units / found.wall)
+    medians = {what: median(values) for what, values in spent.items()}
+    for (kind, name), value in medians.items():
+        if kind.endswith("second"):
+            recorder.rows.append({"size": name, "step": kind, "cpu_seconds": 0, "count": int(value)})
+            continue
+        ratio = value / medians[kind, "no rules"]
+        recorder.rows.append(
+            {"size": name, "step": f"real {kind}: x{ratio:.2f} of none; ns", "cpu_seconds": value, "count": int(value * 1e9)}
+        )
+    for kind in ("datagram", "connection"):
+        for name, load in SIZES.items():
+            if load is not None:
+                assert medians[kind, name] <= medians[kind, "1 policy"] * FLAT, (kind, name)
+
+
 def test_changing_one_address_costs_one_entry(bench: Bench, recorder: Any, *, large: bool) -> None:
     policies, addresses = (1000, 100_000) if large else (100, 1000)
     program = with_policies(policies, addresses)
@@ -131,23 +187,34 @@ def test_addresses_are_written_in_batches(bench: Bench, recorder: Any, *, large:
     hosts = bench.layout.content["hosts"]
     assert len(hosts) == count
     began = time.perf_counter()
-    from polyplane_ebpf.changes import Changes
-
     changes = Changes(puts={"hosts": hosts})
     bench.kernel.write(changes)
     seconds = time.perf_counter() - began
+    member_count = 300 if large else 30
+    held = diff(program, replace(program, sets={name: grown})).target
+    began = time.perf_counter()
+    for number in range(member_count):
+        more = replace(
+            held, sets={name: replace(held.sets[name], members=held.sets[name].members.changed(added=[member(1 << 21 | number)]))}
+        )
+        bench.follow(diff(held, more))
+        held = more
+    singly = time.perf_counter() - began
+    recorder.rows.append(
+        {"size": "1 policy", "step": "changes a second, one address each", "cpu_seconds": singly, "count": int(member_count / singly)}
+    )
     recorder.rows.append({"size": "1 policy", "step": "entries written a second", "cpu_seconds": seconds, "count": int(count / seconds)})
 
 
 START = """
-import sys, time
-began = time.perf_counter()
+import sys, time, os
 from polyplane_ebpf.kernel import Kernel
 from polyplane_ebpf.options import EbpfOptions
 kernel = Kernel(EbpfOptions.parse({"bytecode": sys.argv[1], "state": sys.argv[2], "max_rows": 4096, "max_connections": 4096}))
 kernel.create(); kernel.load()
 peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))
-print(time.perf_counter() - began, int(peak.split()[1]) // 1024)
+used = os.times()
+print(sum(used[:4]), int(peak.split()[1]) // 1024)
 """
 
 
@@ -163,3 +230,39 @@ def test_starting(recorder: Any, tmp_path_factory: pytest.TempPathFactory, how: 
     recorder.rows.append(
         {"size": "one process", "step": f"start, bytecode {how}; peak MB", "cpu_seconds": float(seconds), "count": int(megabytes)}
     )
+
+
+RESTART = """
+import sys, time
+began, work = time.perf_counter(), time.process_time()
+from polyplane.ir.text import parse_program
+from polyplane.ir.program import EMPTY
+from polyplane.reconcile.diff import diff
+from polyplane_ebpf.backend import EbpfBackend
+program = parse_program(open(sys.argv[2]).read())
+read, cpu = time.perf_counter(), time.process_time()
+result = EbpfBackend({"netns": sys.argv[1]}).polyplane_apply(diff(EMPTY, program))
+peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))
+print(result.operations, read - began, time.perf_counter() - read, time.process_time() - cpu, int(peak.split()[1]) // 1024)
+"""
+
+
+@pytest.mark.parametrize(("policies", "addresses"), [(1, 10), (1000, 10_000)])
+def test_starting_over_what_is_pinned(recorder: Any, tmp_path: Path, policies: int, addresses: int) -> None:
+    """A restart compiles, loads and attaches nothing: it reads back and compares."""
+    name = f"pp-bench-{uuid.uuid4().hex[:8]}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    backend = EbpfBackend({"netns": f"/run/netns/{name}"})
+    try:
+        program = with_policies(policies, addresses)
+        backend.polyplane_apply(diff(EMPTY, program))
+        text = tmp_path / "program"
+        text.write_text(print_program(program))
+        done = subprocess.run([sys.executable, "-c", RESTART, f"/run/netns/{name}", str(text)], capture_output=True, text=True, check=True)
+        operations, _, _, cpu, megabytes = done.stdout.split()
+        assert int(operations) == 0
+        size = f"{policies} policies, {addresses} addresses"
+        recorder.rows.append({"size": size, "step": "restart over pins; peak MB", "cpu_seconds": float(cpu), "count": int(megabytes)})
+    finally:
+        backend.polyplane_teardown()
+        subprocess.run(["ip", "netns", "del", name], check=True)

@@ -343,6 +343,43 @@ def test_this_machine_says_what_it_can_do() -> None:
     assert set(told) >= {"kernel", "bytecode"}
 
 
+def test_the_bpf_file_system_is_mounted_where_it_is_not(node: str, tmp_path: Path) -> None:
+    place = tmp_path / "bpf"
+    place.mkdir()
+    held = backend(node, bpffs=str(place))
+    try:
+        assert held.polyplane_apply(start(wired(made(WEB)))).detail["links"] == 6
+        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+        assert [str(place), "bpf"] in mounts
+        assert backend(node, bpffs=str(place)).polyplane_apply(start(wired(made(WEB)))).operations == 0
+        held.polyplane_teardown()
+        assert not (place / "polyplane").exists()
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+    with pytest.raises(BackendUnavailable, match=r"cannot be mounted: .*; try: mount -t bpf bpf /nowhere"):
+        backend(node, bpffs="/nowhere").polyplane_apply(start(wired(made(WEB))))
+
+
+def test_an_older_kernel_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Old:
+        release = "6.1.0-30-amd64"
+
+    monkeypatch.setattr(os, "uname", Old)
+    (gap,) = detect.missing(EbpfOptions())
+    for said in ("this is Linux 6.1.0-30-amd64", "Linux 6.6 and CONFIG_NETFILTER_BPF_LINK=y", "backend = 'nftables'"):
+        assert said in gap
+
+
+def test_without_tcx_the_old_way_of_attaching_is_taken(node: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect, "has_tcx", lambda: False)
+    program = wired(made(WEB, options=REJECT))
+    held = backend(node)
+    held.polyplane_apply(start(program))
+    assert {pin.name.partition("_")[0] for pin in directory(node).iterdir()} >= {"clsact"}
+    assert not list(directory(node).glob("tcx_*"))
+    assert held.polyplane_audit(program) == []
+
+
 def test_the_verifiers_log_becomes_one_sentence() -> None:
     with pytest.raises(Refused) as refused:
         syscall.load_program(ProgramType.SCHED_CLS, bytes.fromhex("9500000000000000"), name="bad")

@@ -40,15 +40,17 @@ def test_another_layout_takes_over_without_a_gap(sandbox: Sandbox) -> None:
         for family in (4, 6)
     }
     with sandbox.barrage(expected, 100) as barrage:
-        for sizes in ({}, {"max_rows": 8192}, {}):
+        for sizes, older in (({}, "layout"), ({"max_rows": 8192}, "sizes"), ({"max_rows": 8192}, "without a map")):
             time.sleep(0.5)
             (current,) = Path("/sys/fs/bpf/polyplane").glob(f"v1/ns-{sandbox.node_netns.stat().st_ino}")
-            if not sizes:
+            if older == "layout":
                 old = current.parents[1] / "v0" / current.name
                 old.mkdir(parents=True)
                 for pin in current.iterdir():
                     pin.rename(old / pin.name)
                 current.rmdir()
+            elif older == "without a map":
+                (current / "map_refusals").unlink()
             taken = EbpfBackend({**options, **sizes}).polyplane_apply(start(program))
             assert taken.detail["links"] >= 12, "six came, six went"
         time.sleep(0.7)

@@ -15,6 +15,8 @@ from polyplane_ebpf.maps import KFUNCS, OFFSETS, MapType
 from polyplane_ebpf.options import EbpfOptions
 from polyplane_ebpf.syscall import AttachType, ProgramType, Refused
 
+#: The first Linux whose netfilter puts fragments together for BPF programs.
+_SINCE = (6, 6)
 #: r0 = 1; exit
 _TRIVIAL = bytes.fromhex("b7000000010000009500000000000000")
 
@@ -33,10 +35,12 @@ def missing(options: EbpfOptions) -> tuple[str, ...]:
     ]
     if not btf.KERNEL.exists():
         gaps.append(f"{btf.KERNEL}: the kernel needs CONFIG_DEBUG_INFO_BTF=y")
-    if not _works(_netfilter):
-        gaps.append("BPF programs in netfilter: they come with Linux 6.4 and CONFIG_NETFILTER_BPF_LINK=y")
-    elif _release() < (6, 6):
-        gaps.append("defragmentation for BPF programs in netfilter: it comes with Linux 6.6")
+    if not _works(_netfilter) or _release() < _SINCE:
+        gaps.append(
+            f"BPF programs in netfilter that get whole packets: this is Linux {os.uname().release}, they come with Linux "
+            f"{_SINCE[0]}.{_SINCE[1]} and CONFIG_NETFILTER_BPF_LINK=y; boot such a kernel, or take backend = 'nftables' "
+            "(traffic control alone would decide before service translation, or not at all for a pod and its own node)"
+        )
     try:
         bytecode.obtain(options.bytecode, Path(options.state))
     except BackendUnavailable as error:
