@@ -1,9 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from polyplane_conformance.sandbox import Sandbox, Topology, Wiring
+from polyplane_ovs.backend import OvsBackend
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -29,3 +34,22 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_text()
 
     return compare
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Sandbox]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make network namespaces")
+    if shutil.which("ovs-vswitchd") is None:
+        pytest.skip("needs openvswitch-switch")
+    with Sandbox.build(Topology.grid(namespaces="x", names="abcd"), Wiring.BRIDGE) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(shared: Sandbox) -> Iterator[Sandbox]:
+    """The module's sandbox; afterwards nothing of ours is there, and the switch and its own flow are."""
+    yield shared
+    OvsBackend(shared.backend_options()).polyplane_teardown()
+    shared.run("node-1", ["ovs-vsctl", "set-fail-mode", "br-int", "secure"])
+    shared.run("node-1", ["ovs-ofctl", "add-flow", "br-int", "priority=0,actions=NORMAL"])

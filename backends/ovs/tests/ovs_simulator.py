@@ -21,6 +21,8 @@ class Seen:
 
     allowed: bool
     rules: list[int] = field(default_factory=list)
+    #: Those of flows that tell the controller.
+    told: list[int] = field(default_factory=list)
 
 
 class Switch:
@@ -68,6 +70,8 @@ class Switch:
                 following = int(match[1])
             elif match := re.fullmatch(r"move:(NXM_NX_CT_TP_SRC|OXM_OF_SCTP_SRC)\[\]->NXM_NX_REG15\[0\.\.15\]", action):
                 registers[fields.FLAGS] = registers[fields.FLAGS] & ~0xFFFF | packet.source_port
+            elif action.startswith("controller("):
+                seen.told.append(rule_id_of(value.cookie))
             else:
                 raise AssertionError(f"the simulator does not know {action}")
         return following

@@ -9,7 +9,7 @@ from ovs_simulator import Switch
 
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.evaluate import Packet, Verdict, evaluate
-from polyplane.ir.program import EMPTY, Action, PortRange, Program, Tier
+from polyplane.ir.program import EMPTY, Action, DenyAction, Options, PortRange, Program, Tier
 from polyplane.reconcile.diff import diff
 from polyplane_ovs.flows import difference
 from polyplane_ovs.layout import Layout
@@ -38,6 +38,10 @@ def test_the_flows_decide_as_evaluate_does(drawn: Program, packet: Packet) -> No
     decisions = [decision for decision in (wanted.egress, wanted.ingress) if decision is not None]
     expected = [rule_id for decision in decisions for rule_id in (*decision.logged, decision.rule_id) if rule_id]
     assert [rule_id for rule_id in seen.rules if rule_id] == expected
+    # the controller hears of what is logged, and of what is denied where its sender is to be told
+    refused = not seen.allowed and enforced.options.deny_action is DenyAction.REJECT
+    logged = [rule_id for decision in decisions for rule_id in decision.logged]
+    assert seen.told == [*logged, *(decision.rule_id for decision in decisions[-1:] if refused)]
 
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
@@ -109,6 +113,15 @@ def test_a_log_is_counted_by_itself() -> None:
     flows = of(program(endpoint("a", None, "10.0.0.1", ingress=(Tier(name="admin", policies=(log.id,)),)), log)).book.flows
     cookies = {value.cookie & 0xFFFF_FFFF for value in flows.values()} - {0}
     assert cookies == {each.id for each in log.rules}
+
+
+def test_another_way_to_deny_is_another_layout() -> None:
+    silent, loud = web(), web(options=Options(deny_action=DenyAction.REJECT))
+    assert not of(silent).can_follow(diff(silent, loud))
+    assert not any("controller" in value.actions for value in of(silent).book.flows.values())
+    unwatched = OvsOptions(watch=False)
+    quiet = Layout.of(loud, Ports(), unwatched).book.flows
+    assert not any("controller" in value.actions for value in quiet.values())
 
 
 def test_a_class_comes_before_the_ports_of_everybody() -> None:

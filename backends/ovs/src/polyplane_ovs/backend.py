@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from polyplane.errors import ApplyError
-from polyplane.hookspecs import Applied, Drift, RuleCount, hookimpl
+from polyplane.hookspecs import Applied, Drift, PacketEvent, RuleCount, hookimpl
 from polyplane.ir.delta import Delta
 from polyplane.ir.features import Capabilities, Feature, Unsupported, Vantage
 from polyplane.ir.program import EMPTY, Program
@@ -23,16 +23,22 @@ from polyplane_ovs.options import OvsOptions
 from polyplane_ovs.owned import TABLES, Stage, is_ours, rule_id_of
 from polyplane_ovs.render import render
 from polyplane_ovs.settle import settle
+from polyplane_ovs.told import Told
 from polyplane_ovs.watch import Watcher
 
 _NAME: Final = "ovs"
 _SECURE: Final = "secure"
-_UNSUPPORTED: Final = (
+#: How the action begins that tells us of packets.
+_TELLING: Final = "controller("
+#: What takes an OpenFlow controller, which is us, if we may hold a connection.
+_UNWATCHED: Final = tuple(
     Unsupported(
-        Feature.REJECT,
-        "Open vSwitch cannot make a TCP reset or an ICMP error by itself, only an OpenFlow controller could; denied packets are dropped",
-    ),
-    Unsupported(Feature.LOG, "a log record would have to be written by an OpenFlow controller; packets of such rules are only counted"),
+        feature, f"Open vSwitch cannot {what} by itself, and with [backend.ovs] watch = false nobody does it in its place; {instead}"
+    )
+    for feature, what, instead in (
+        (Feature.REJECT, "make a TCP reset or an ICMP error", "denied packets are dropped"),
+        (Feature.LOG, "write a log", "packets of such rules are only counted"),
+    )
 )
 
 #: The backend that looks after each bridge, by socket. Another one of this process for the same bridge takes over.
@@ -51,13 +57,16 @@ class OvsBackend:
         #: The switch may lack what the layout has: the next change compares with the switch.
         self._stale = False
         self._watcher: Watcher | None = None
+        self._told: Final = Told(self._options)
+        #: Whether our meter has been made in the switch that runs.
+        self._metered = False
         #: Held by whoever uses any of the above: the agent's thread, or the watcher's.
         self._lock: Final = threading.RLock()
 
     @hookimpl
     def polyplane_capabilities(self) -> Capabilities:
         """Say whether Open vSwitch can be used here, and what it cannot do."""
-        unsupported = frozenset(gap.feature for gap in _UNSUPPORTED)
+        gaps = () if self._options.watch else _UNWATCHED
         details = [("ovs-ofctl", self._switch.version()), ("bridge", self._options.bridge)]
         with self._lock:
             try:
@@ -67,8 +76,8 @@ class OvsBackend:
             else:
                 details += [("ovs-vswitchd", self._database.version), ("datapath", bridge.datapath_type if bridge else "no such bridge")]
         return Capabilities(
-            supported=frozenset(Feature) - unsupported,
-            unsupported=_UNSUPPORTED,
+            supported=frozenset(Feature) - {gap.feature for gap in gaps},
+            unsupported=gaps,
             missing=self._switch.missing(),
             details=tuple(details),
             vantage=Vantage.SWITCH,
@@ -142,6 +151,11 @@ class OvsBackend:
         return tuple(RuleCount(rule_id=rule_id, packets=packets[rule_id], bytes=size[rule_id]) for rule_id in sorted(packets))
 
     @hookimpl
+    def polyplane_events(self) -> Sequence[PacketEvent]:
+        """Return the packets that the switch has told of: of log rules, and with ``tell_denied`` all that are denied."""
+        return self._told.events()
+
+    @hookimpl
     def polyplane_teardown(self) -> Applied:
         """Remove all flows with our mark, of whatever generation and in whatever table, and our connections."""
         self._take_charge()
@@ -151,6 +165,7 @@ class OvsBackend:
                 found = sum(1 for _ in parse_flows(self._switch.flows(only_ours=True)))
                 if found:
                     self._switch.remove_ours()
+                    self._switch.remove_meter()
                     self._switch.forget_connections()
             except SwitchError as error:
                 if error.transient:
@@ -219,8 +234,12 @@ class OvsBackend:
 
     def _run(self, changes: Changes) -> Applied:
         if changes:
+            bundle = write_bundle(changes)
             try:
-                self._switch.run(write_bundle(changes))
+                if not self._metered and _TELLING in bundle:
+                    self._switch.ensure_meter()
+                    self._metered = True
+                self._switch.run(bundle)
             except SwitchError as error:
                 raise _apply_error(error) from error
             settle(self._options)
@@ -262,6 +281,7 @@ class OvsBackend:
                 descriptor=lambda: None if (method := descriptor()) is None else method(),
                 restarted=lambda: (method := follow()) is None or method(whole=True),
                 moved=lambda: (method := follow()) is None or method(whole=False),
+                told=self._told.take,
             )
             weakref.finalize(self, self._watcher.abandon)
             self._watcher.start()
@@ -276,6 +296,7 @@ class OvsBackend:
             if layout is None:
                 return True  # the agent is about to say what it wants
             self._stale = self._stale or whole
+            self._metered = self._metered and not whole
             try:
                 layout.move(self._bridge().ports)
                 changes = layout.book.take_changes()

@@ -47,6 +47,12 @@ TRUSTED: Final = 1 << 20
 UNTRACKED: Final = 1 << 21
 #: A fragment whose first one was allowed a moment ago.
 FOLLOWS: Final = 1 << 22
+#: It is denied, and we are told so.
+DENIED: Final = 1 << 23
+#: It is denied, and its sender is to be told so.
+REFUSED: Final = 1 << 24
+#: Conntrack does not follow it, and it belongs to what was allowed a while ago (only with `Established.KEEP`).
+KEPT: Final = 1 << 25
 
 _FULL: Final = 0xFFFF_FFFF
 _LAST_PORT: Final = 65535

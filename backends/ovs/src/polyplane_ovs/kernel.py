@@ -20,6 +20,10 @@ _TIMEOUT: Final = 60
 _UNREACHABLE: Final = re.compile(
     r"connecting to|Connection (refused|reset)|No such file|connection (dropped|closed)|Broken pipe|timed? ?out", re.IGNORECASE
 )
+#: Packets a second that the switch tells us of: as many ICMP errors as the Linux kernel sends by default.
+_RATE: Final = 1000
+_BAND: Final = f"type=drop rate={_RATE} burst_size={_RATE}"
+_METER: Final = f"pktps,burst,bands={_BAND.replace(' ', ',')}"
 _NO_VERSION: Final = re.compile(r"version negotiation failed")
 
 
@@ -62,11 +66,32 @@ class Switch:
 
     def forget_connections(self) -> None:
         """Empty our conntrack zone, where this ovs-ofctl can (from 3.1 on)."""
+        self._try("ct-flush", self._target, f"zone={self._options.zone}")
+
+    def ensure_meter(self) -> None:
+        """Make our meter, if nobody has; where the datapath has none, what we are told of is bounded by the switch's own queue alone.
+
+        :raises SwitchError: the switch cannot be reached
+        """
+        self._try("add-meter", self._target, f"meter={self._options.meter},{_METER}")
+
+    def remove_meter(self) -> None:
+        """Remove our meter, if it is as we make it.
+
+        :raises SwitchError: the switch cannot be reached
+        """
+        number = f"meter={self._options.meter}"
+        if " ".join(_METER.split(",")[:2]) in (said := self._try("dump-meter", self._target, number)) and _BAND in said:
+            self._try("del-meter", self._target, number)
+
+    def _try(self, *arguments: str) -> str:
+        """Return what a command says, nothing if the switch refuses it."""
         try:
-            self._call("ct-flush", self._target, f"zone={self._options.zone}")
+            return self._call(*arguments)
         except SwitchError as error:
             if error.transient:
                 raise
+            return ""
 
     def missing(self) -> tuple[str, ...]:
         """Say what keeps us from working here, each with the remedy."""

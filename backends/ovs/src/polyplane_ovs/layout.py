@@ -8,7 +8,7 @@ from typing import Final
 from polyplane.backend_kit.deltas import whole
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.delta import Delta, PutEndpoint, RemoveEndpoint
-from polyplane.ir.program import EMPTY, Direction, Endpoint, EndpointId, Options, Program
+from polyplane.ir.program import EMPTY, DenyAction, Direction, Endpoint, EndpointId, Options, Program
 from polyplane.ir.tabulate import StackTables
 from polyplane_ovs.claims import Claims
 from polyplane_ovs.endpoints import Place, SelfDecision, endpoint_flows, stranger_flow, trusted_flow
@@ -28,11 +28,12 @@ _PORT: Final = "3 port "
 class Layout:
     """The flows for a program and ports; `follow` and `move` bring them to the next ones."""
 
-    def __init__(self, options: OvsOptions) -> None:
+    def __init__(self, options: OvsOptions, deny_action: DenyAction) -> None:
         self.program: Program = EMPTY
         self.book: Final = Book()
         self._options: Final = options
-        self._pipeline: Final = Pipeline(options)
+        self._pipeline: Final = Pipeline(options, deny_action)
+        self._deny_action: Final = deny_action
         self._claims: Final = Claims(options)
         self._program_options: Options | None = None
         self._node_addresses: frozenset[Cidr] = frozenset()
@@ -48,15 +49,17 @@ class Layout:
     @classmethod
     def of(cls, program: Program, ports: Ports, options: OvsOptions) -> Layout:
         """Return the layout of a whole program."""
-        layout = cls(options)
+        layout = cls(options, program.options.deny_action)
         layout.move(ports)
         layout.follow(whole(program))
         layout.book.take_changes()
         return layout
 
     def can_follow(self, delta: Delta) -> bool:
-        """Whether `follow` may be called: the delta starts where we are."""
-        return self._program_options is not None and (delta.base is self.program or delta.base.same_content(self.program))
+        """Whether `follow` may be called: the delta starts where we are, and denied packets are treated in the same way."""
+        if self._program_options is None or delta.target.options.deny_action is not self._deny_action:
+            return False
+        return delta.base is self.program or delta.base.same_content(self.program)
 
     def follow(self, delta: Delta) -> None:
         """Go from the delta's base, which must be what we hold, to its target; the book has what changed."""

@@ -16,6 +16,7 @@ _WHERE: Final = "[backend.ovs]"
 #: A bridge name that is safe in a path; Linux allows 15 characters.
 _BRIDGE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _KEY: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_LAST_METER: Final = 0xFFFF
 _HIGHEST_FIRST_TABLE: Final = LAST_TABLE - TABLES + 1
 
 
@@ -29,7 +30,9 @@ class OvsOptions:
     pod, and how. ``mac_key``: the key that holds the pod's MAC address. ``uplinks``: ports that lead
     out of the node, besides its internal, tunnel and patch ports. ``service_cidrs``: addresses that the node
     translates; egress towards them is decided when the translated packet comes back to the bridge. ``watch``: follow ports
-    and restarts of the switch by ourselves, between two calls of the agent.
+    and restarts of the switch by ourselves, between two calls of the agent; rejecting and logging need it as well.
+    ``tell_denied``: tell observers about denied packets, besides those of log rules. ``meter``: the number of our meter, which
+    bounds how many packets the switch tells us of.
     """
 
     bridge: str = "br-int"
@@ -43,6 +46,8 @@ class OvsOptions:
     uplinks: tuple[str, ...] = ()
     service_cidrs: tuple[Cidr, ...] = ()
     watch: bool = True
+    tell_denied: bool = False
+    meter: int = 20560
 
     @property
     def database(self) -> str:
@@ -76,6 +81,8 @@ class OvsOptions:
             uplinks=read.names("uplinks"),
             service_cidrs=read.prefixes("service_cidrs"),
             watch=read.flag("watch"),
+            tell_denied=read.flag("tell_denied"),
+            meter=read.integer("meter", 1, _LAST_METER, "a meter that nobody else uses"),
         )
         if made.next_table is not None and made.first_table <= made.next_table < made.first_table + TABLES:
             raise ConfigError(

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from polyplane.ir.cidr import Cidr
-from polyplane.ir.program import ICMP, ICMPV6, NEIGHBOUR_DISCOVERY, SCTP, TCP, UDP, Direction, Established
+from polyplane.ir.program import ICMP, ICMPV6, NEIGHBOUR_DISCOVERY, SCTP, TCP, UDP, DenyAction, Direction, Established
 from polyplane_ovs import fields
 from polyplane_ovs.flows import Flow, Key, Value, match_text
+from polyplane_ovs.openflow import CONTROLLER_ID
 from polyplane_ovs.options import OvsOptions
 from polyplane_ovs.owned import Stage, cookie
 
@@ -40,6 +41,8 @@ _LEARNED_MOST: Final = 20000
 _FRAGMENTS_FOR: Final = 5
 _LATER: Final = "nw_frag=later"
 _FRAGMENT_HEADER: Final = 44
+#: How many bytes of a packet we are told: its headers, and what an answer quotes.
+_TOLD: Final = 192
 #: Where DHCP sends from and to: broadcast by workloads that have no address yet.
 _DHCP: Final = (("udp", 67), ("udp", 68), ("udp6", 546), ("udp6", 547))
 
@@ -56,8 +59,15 @@ EXEMPT: Final = 900
 class Pipeline:
     """Makes flows at the tables that the options say."""
 
-    def __init__(self, options: OvsOptions) -> None:
+    def __init__(self, options: OvsOptions, deny_action: DenyAction) -> None:
         self._options: Final = options
+        #: Whether we are told of packets that are logged, and the action that tells us of one.
+        self.tells_logs: Final = options.watch
+        self.tell: Final = f"controller(max_len={_TOLD},id={CONTROLLER_ID},meter_id={options.meter})"
+        refused = deny_action is DenyAction.REJECT and options.watch
+        told = fields.REFUSED if refused else fields.DENIED if options.tell_denied and options.watch else 0
+        #: What becomes of packets that a rule denies. Telling us is the end of them as well.
+        self.deny: Final = f"{fields.set_flags(told)},{self.tell}" if told else DROP
 
     def table(self, stage: Stage) -> int:
         """Return the number of a table."""
@@ -85,8 +95,9 @@ class Pipeline:
         yield from self._kind()
         yield from self._tuple()
         yield from self._untracked()
-        yield from self._learn()
-        if established is Established.KEEP:
+        keep = established is Established.KEEP
+        yield from self._learn(keep=keep)
+        if keep:
             yield from self._keep()
         for stage, following in ((Stage.NEAR, Stage.FAR), (Stage.FAR, Stage.SELF), (Stage.SELF, Stage.EGRESS_CLASS)):
             yield self.flow(stage, 0, (), self.goto(following))
@@ -169,8 +180,8 @@ class Pipeline:
                 yield self.flow(stage, 10, (word, match), (*start, rest, _PROTOCOL_INTO_KEY, near))
         yield self.flow(stage, 0, (), DROP)
 
-    def _learn(self) -> Iterator[Flow]:
-        """Learn ways back: the same addresses and ports, exchanged."""
+    def _learn(self, *, keep: bool) -> Iterator[Flow]:
+        """Learn ways back: the same addresses and ports, exchanged. With ``keep`` the way there as well."""
         opening = fields.flags(fields.UNTRACKED, fields.UNTRACKED | fields.REPLY)
         for family, word in fields.FAMILY_WORD.items():
             source, destination = _HEADER[family]
@@ -181,8 +192,13 @@ class Pipeline:
             ethertype = f"eth_type={_ETHERTYPE[family]}"
             sctp = ",".join((head.format(20), ethertype, f"nw_proto={SCTP}", addresses, ports, mark))
             other = ",".join((head.format(10), ethertype, "NXM_OF_IP_PROTO[]", addresses, mark))
-            yield self.flow(Stage.COMMIT, 70, (_SCTP[family], opening), (f"learn({sctp})", self.goto(Stage.OUTPUT)))
-            yield self.flow(Stage.COMMIT, 60, (word, opening), (f"learn({other})", self.goto(Stage.OUTPUT)))
+            kept = f"{source},{destination},load:0x1->{fields.bit(fields.KEPT)}"
+            ports = ",".join(f"{port}[]" for port in _SCTP_PORTS)
+            sctp_there = ",".join((head.format(20), ethertype, f"nw_proto={SCTP}", ports, kept))
+            other_there = ",".join((head.format(10), ethertype, "NXM_OF_IP_PROTO[]", kept))
+            for priority, name, back, there in ((70, _SCTP[family], sctp, sctp_there), (60, word, other, other_there)):
+                learned = [f"learn({way})" for way in ((back, there) if keep else (back,))]
+                yield self.flow(Stage.COMMIT, priority, (name, opening), (*learned, self.goto(Stage.OUTPUT)))
             yield self.flow(Stage.COMMIT, 60, (word, fields.flags(fields.UNTRACKED | fields.REPLY)), self.goto(Stage.OUTPUT))
             same = f"{source},{destination},load:0x1->{fields.bit(fields.FOLLOWS)}"
             head = f"table={self.table(Stage.LEARNED)},idle_timeout={_FRAGMENTS_FOR},priority=5,cookie={cookie():#x},limit={_LEARNED_MOST}"
@@ -197,6 +213,8 @@ class Pipeline:
         for words in _TRACKED.values():
             for word in words.values():
                 yield self.flow(Stage.TUPLE, 180, ("ct_state=+est-inv+trk", word), output)
+        for flag in (fields.KEPT, fields.REPLY):
+            yield self.flow(Stage.UNTRACKED, 50, ("ct_state=-trk", fields.flags(flag)), output)
 
     def _direction(self, direction: Direction) -> Iterator[Flow]:
         classes, decisions, sources, branches, following = STAGES[direction]

@@ -20,7 +20,7 @@ from polyplane.ir.tabulate import Branch, ClassId, Outcome, StackId, StackTables
 from polyplane_ovs import fields
 from polyplane_ovs.flows import Book, Flow, Key
 from polyplane_ovs.owned import Stage
-from polyplane_ovs.pipeline import DROP, STAGES, Pipeline
+from polyplane_ovs.pipeline import STAGES, Pipeline
 
 _CLASS_PORTS: Final = 40
 _CLASS_REST: Final = 30
@@ -141,7 +141,7 @@ class Side:
         """Return the flow that does what an outcome says, or sends the packet to the outcome's conditions."""
         if outcome.branches:
             return self._pipeline.flow(stage, priority, match, self._ask(stage, outcome))
-        actions = self._pipeline.goto(self._following) if outcome.verdict is Verdict.ALLOW else DROP
+        actions = self._pipeline.goto(self._following) if outcome.verdict is Verdict.ALLOW else self._pipeline.deny
         return self._pipeline.flow(stage, priority, match, actions, outcome.rule_id)
 
     # --- outcomes with conditions ---
@@ -194,7 +194,8 @@ class Side:
             for condition in fields.condition_matches(branch.condition):
                 whole = [*match, *condition]
                 if branch.log:
-                    actions = self._ask(self._branches, target)
+                    told = (self._pipeline.tell,) if self._pipeline.tells_logs else ()
+                    actions = (*told, *self._ask(self._branches, target))
                     yield self._pipeline.flow(self._branches, _FIRST_BRANCH - index, whole, actions, branch.log)
                 else:
                     yield self._decide(self._branches, _FIRST_BRANCH - index, whole, target)

@@ -1,8 +1,8 @@
 """`Watcher`: a thread that notices within milliseconds when the switch or its ports change.
 
 Nothing in OVSDB tells that ovs-vswitchd has been started again, and then all flows are gone. What tells is the bridge's
-management socket, on which we hold an OpenFlow connection: it ends with the process. We answer its echo requests and say
-nothing else.
+management socket, on which we hold an OpenFlow connection: it ends with the process. By the same connection the switch tells
+us of packets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from polyplane_ovs.openflow import Link
+from polyplane_ovs.openflow import Link, PacketIn
 
 #: Seconds between two looks for a switch that is away.
 _LOOK_EVERY: Final = 0.02
@@ -27,16 +27,24 @@ class Watcher:
     """Calls ``restarted`` when the switch has been away and is back, ``moved`` when ovsdb-server has news or is back.
 
     Both are called from the watcher's own thread; they return whether they could do their work, otherwise they are called again
-    soon. ``descriptor`` says where news from ovsdb-server arrive, None while it is away.
+    soon. ``descriptor`` says where news from ovsdb-server arrive, None while it is away. ``told`` gets each packet that the switch
+    tells of, and what sends a frame out of a port.
     """
 
     def __init__(
-        self, management: str, *, descriptor: Callable[[], int | None], restarted: Callable[[], bool], moved: Callable[[], bool]
+        self,
+        management: str,
+        *,
+        descriptor: Callable[[], int | None],
+        restarted: Callable[[], bool],
+        moved: Callable[[], bool],
+        told: Callable[[PacketIn, Callable[[int, bytes], None]], None],
     ) -> None:
         self._management: Final = management
         self._descriptor: Final = descriptor
         self._restarted: Final = restarted
         self._moved: Final = moved
+        self._told: Final = told
         # sockets, not descriptors: one that is closed refuses to be written to, and never is somebody else's file
         self._woken, self._waker = socket.socketpair()
         self._stopping = False
@@ -69,6 +77,7 @@ class Watcher:
                         away = True
                         time.sleep(_LOOK_EVERY)
                         continue
+                    link.listen()
                 if away:
                     away = not self._restarted()
                 descriptor = self._descriptor()
@@ -80,7 +89,7 @@ class Watcher:
                     ready, _, _ = select.select(waiting, [], [], _LOOK_EVERY if away else _IDLE)
                 except (OSError, ValueError):
                     continue  # the connection to ovsdb-server was closed meanwhile
-                if link.descriptor in ready and not link.read():
+                if link.descriptor in ready and not self._read(link):
                     link.close()
                     link, away = None, True
                 if descriptor in ready and not self._moved():
@@ -90,3 +99,6 @@ class Watcher:
                 link.close()
             self._woken.close()
             self._waker.close()
+
+    def _read(self, link: Link) -> bool:
+        return link.read(lambda packet: self._told(packet, link.emit))

@@ -1,0 +1,130 @@
+"""What the switch tells us of packets, with packets: events for observers, answers to senders, and no more than the meter lets through."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+
+import pytest
+from backend_programs import IN, admin, endpoint, policy, program, rule
+from ovs_sandbox import backend_of, door, eventually, outcomes
+
+from polyplane.hookspecs import PacketEvent, PacketEventKind
+from polyplane.ir.features import Feature
+from polyplane.ir.program import EMPTY, Action, DenyAction, Options, PortRange, Program
+from polyplane.reconcile.diff import diff
+from polyplane_conformance.probe.model import Outcome, Probe, Traffic
+from polyplane_conformance.sandbox import Sandbox
+from polyplane_ovs.backend import OvsBackend
+from polyplane_ovs.kernel import _RATE
+
+pytestmark = pytest.mark.netns
+
+#: Sends datagrams as fast as it can; argv: address, how many.
+FLOOD = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for at in range(int(sys.argv[2])):
+    try: s.sendto(b"x", (sys.argv[1], 9))
+    except OSError: pass
+"""
+
+
+def logging(sandbox: Sandbox) -> Program:
+    """Pod x/a logs TCP 80 and lets everybody in but to TCP 81."""
+    logged = policy(
+        IN,
+        rule("told", IN, 0, Action.LOG, protocol=6, ports=(PortRange(80, 80),)),
+        rule("told", IN, 1, Action.DENY, protocol=6, ports=(PortRange(81, 81),)),
+    )
+    endpoints = [
+        replace(endpoint("n", pod.host_interface, *pod.addresses, ingress=admin(logged) if pod.name == "a" else ()), id=pod.id)  # type: ignore[arg-type]
+        for pod in sandbox.topology.pods
+    ]
+    return program(*endpoints, logged, nodes=sandbox.topology.node.addresses)
+
+
+def ask(sandbox: Sandbox, service: str, family: int) -> Outcome:
+    (result,) = sandbox.probe([Probe(source="x/b", destination="x/a", traffic=Traffic.parse(service, family))])
+    return result.outcome
+
+
+def gathered(backend: OvsBackend) -> list[PacketEvent]:
+    """The events, from when there are some until there are no more."""
+    events: list[PacketEvent] = []
+
+    def over() -> bool:
+        more = backend.polyplane_events()
+        events.extend(more)
+        return bool(events) and not more
+
+    eventually(over)
+    return events
+
+
+def test_a_logged_packet_is_told_and_passes(sandbox: Sandbox) -> None:
+    backend, wanted = backend_of(sandbox), logging(sandbox)
+    backend.polyplane_apply(diff(EMPTY, wanted))
+    pods = {pod.id: pod.addresses for pod in sandbox.topology.pods}
+    (log, deny) = next(iter(wanted.policies.values())).rules
+    for at, family in enumerate((4, 6)):
+        assert ask(sandbox, "tcp/80", family) is Outcome.ALLOWED
+        assert ask(sandbox, "tcp/81", family) is Outcome.DENIED
+        events = gathered(backend)
+        told = {(event.kind, event.rule_id, event.direction, event.protocol, event.port) for event in events}
+        assert told == {(PacketEventKind.LOG, log.id, IN, 6, 80)}
+        ends = {(event.source.address_text, event.destination.address_text) for event in events}
+        assert ends == {(pods["x/b"][at], pods["x/a"][at])}
+        assert all(event.source_port > 1024 for event in events)
+    backend.polyplane_teardown()
+
+    loud = backend_of(sandbox, tell_denied=True)
+    loud.polyplane_apply(diff(EMPTY, wanted))
+    assert ask(sandbox, "tcp/81", 4) is Outcome.DENIED
+    assert {(event.kind, event.rule_id, event.port) for event in gathered(loud)} == {(PacketEventKind.DENY, deny.id, 81)}
+
+
+def test_refused_is_answered_also_by_a_switch_that_is_new(sandbox: Sandbox) -> None:
+    """Everybody whom the door refuses is told so; without an agent they are dropped as ever, and nothing passes."""
+    wanted = door(sandbox, "x/b", options=Options(deny_action=DenyAction.REJECT))
+    backend = backend_of(sandbox)
+    backend.polyplane_apply(diff(EMPTY, wanted))
+    refused = Probe(source="x/c", destination="x/a", traffic=Traffic.parse("tcp/80", 6))
+    assert sandbox.probe([refused])[0].outcome is Outcome.REJECTED
+    assert f"meter={20560} " in sandbox.run("node-1", ["ovs-ofctl", "-O", "OpenFlow15", "dump-meters", "br-int"])
+    switch = sandbox.switches["node-1"]
+    switch.kill("ovs-vswitchd")
+    switch.start_forwarding()
+    eventually(lambda: not backend.polyplane_audit(wanted), 20)
+    assert sandbox.probe([refused])[0].outcome is Outcome.REJECTED
+    assert "rate=" in sandbox.run("node-1", ["ovs-ofctl", "-O", "OpenFlow15", "dump-meters", "br-int"])
+    backend._retire()
+    assert outcomes(sandbox) == {"x/b": True, "x/c": False}
+    assert backend.polyplane_teardown().operations > 0
+    assert "meter=" not in sandbox.run("node-1", ["ovs-ofctl", "-O", "OpenFlow15", "dump-meters", "br-int"])
+
+
+def test_a_flood_is_not_told_in_full(sandbox: Sandbox) -> None:
+    """The switch's own meter counts: of many denied packets it passes on so many a second and drops the telling of the rest."""
+    backend = backend_of(sandbox, tell_denied=True)
+    backend.polyplane_apply(diff(EMPTY, door(sandbox, "x/b")))
+    target = next(pod for pod in sandbox.topology.pods if pod.id == "x/a").addresses[0]
+    began = time.monotonic()
+    sandbox.run("x/c", ["python3", "-c", FLOOD, target, "30000"])
+    took = time.monotonic() - began
+    said = sandbox.run("node-1", ["ovs-ofctl", "-O", "OpenFlow15", "meter-stats", "br-int"])
+    (seen,), (dropped,) = ([int(count) for count in re.findall(rf"{name}:(\d+)", said)] for name in ("packet_in_count", "packet_count"))
+    assert seen > 2 * _RATE, said
+    assert 0 < seen - dropped < _RATE * (took + 3), said
+    assert outcomes(sandbox) == {"x/b": True, "x/c": False}
+
+
+def test_without_a_watcher_there_is_nobody_to_answer(sandbox: Sandbox) -> None:
+    backend = backend_of(sandbox, watch=False)
+    there = backend.polyplane_capabilities()
+    assert {gap.feature for gap in there.unsupported} == {Feature.REJECT, Feature.LOG}
+    wanted = door(sandbox, "x/b", options=Options(deny_action=DenyAction.REJECT))
+    backend.polyplane_apply(diff(EMPTY, wanted))
+    assert outcomes(sandbox) == {"x/b": True, "x/c": False}
+    assert not backend_of(sandbox).polyplane_capabilities().unsupported
