@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 from gotemplate import Renderer, parse
@@ -26,6 +31,8 @@ from polyplane.serve import parse_listen
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "chart"
+#: The oldest Kubernetes that the manifests are written for.
+OLDEST = "1.30"
 #: Kinds of the Prometheus operator, for which there are no models.
 FOREIGN = {"ServiceMonitor"}
 
@@ -75,6 +82,8 @@ def check(document: Raw) -> None:
     version = document["apiVersion"].rpartition("/")[2]
     model = getattr(models, f"{version.capitalize()}{document['kind']}")
     model.model_validate(document)  # forbids fields that the API does not have
+    for served in (OLDEST, kubernetes_validate.latest_version()):
+        kubernetes_validate.validate(document, served, strict=True)  # the schemas of servers, which know what must be there
 
 
 def test_the_check_finds_faults() -> None:
@@ -84,9 +93,16 @@ def test_the_check_finds_faults() -> None:
         check(broken)
 
 
+def test_the_check_finds_what_no_server_serves() -> None:
+    broken = one(base(), "DaemonSet")
+    broken["apiVersion"] = "extensions/v1"
+    with pytest.raises(kubernetes_validate.SchemaNotFoundError):
+        check(broken)
+
+
 def test_manifests_fit_the_api() -> None:
-    monitoring = documents((DEPLOY / "components/monitoring/monitoring.yaml").read_text())
-    for document in [*base(), *monitoring]:
+    components = [documents((DEPLOY / "components" / name).read_text()) for name in ("monitoring/monitoring.yaml", "status/rbac.yaml")]
+    for document in [*base(), *chain(*components)]:
         check(document)
 
 
@@ -97,6 +113,9 @@ def test_the_chart_fits_the_api(backend: str) -> None:
         metrics={"serviceMonitor": True, "interval": "15s"},
         backendOptions={"table": "x"},
         sourceOptions={"page_size": 100},
+        status=True,
+        observers=["opentelemetry"],
+        env=[{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"}],
     )
     for document in chart(given):
         check(document)
@@ -107,6 +126,9 @@ def test_the_chart_fits_the_api(backend: str) -> None:
 
 def test_values_fit_their_schema() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
+    jsonschema.validate(values(), schema)
+    with pytest.raises(jsonschema.ValidationError, match="yes"):
+        jsonschema.validate(values(status="yes"), schema)
     assert set(values()) <= set(schema["properties"])
     assert set(schema["properties"]) - set(values()) == {"global"}
 
@@ -150,6 +172,63 @@ def test_the_agent_understands_its_settings(way: str, tmp_path: Path) -> None:
     assert set(config.observers) <= {info.name for info in list_plugins(OBSERVERS)}
     if "options" in way:
         assert (config.source_options["kubernetes"], config.backend_options["nftables"]) == ({"page_size": 100}, {"table": "mine"})
+
+
+STATUS = {f"{kind}/status" for kind in ("clusternetworkpolicies", "adminnetworkpolicies", "baselineadminnetworkpolicies")}
+
+
+def test_status_is_written_only_if_that_is_wanted(tmp_path: Path) -> None:
+    for on in (False, True):
+        made = chart(values(status=on))
+        patched = [rule for rule in one(made, "ClusterRole")["rules"] if "patch" in rule["verbs"]]
+        assert [(rule["apiGroups"], set(rule["resources"]), rule["verbs"]) for rule in patched] == (
+            [(["policy.networking.k8s.io"], STATUS, ["patch"])] if on else []
+        )
+        path = tmp_path / "polyplane.toml"
+        path.write_text(one(made, "ConfigMap")["data"]["polyplane.toml"])
+        assert ("kubernetes-status" in load({}, path).config.observers) is on
+    component = documents((DEPLOY / "components/status/rbac.yaml").read_text())
+    (rule,) = one(component, "ClusterRole")["rules"]
+    assert (rule["apiGroups"], set(rule["resources"]), rule["verbs"]) == (["policy.networking.k8s.io"], STATUS, ["patch"])
+    patch = yaml.safe_load((DEPLOY / "components/status/observers.yaml").read_text())
+    (variable,) = patch["spec"]["template"]["spec"]["containers"][0]["env"]
+    (known,) = [tomllib.loads((DEPLOY / "base/polyplane.toml").read_text())["agent"]["observers"]]
+    assert variable == {"name": "POLYPLANE_OBSERVERS", "value": ",".join([*known, "kubernetes-status"])}
+
+
+# --- the tools of others, where they are installed
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kustomize_builds_it(tmp_path: Path) -> None:
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    folder = tmp_path / "site"
+    folder.mkdir()
+    components = ["../deploy/components/monitoring", "../deploy/components/status"]
+    (folder / "kustomization.yaml").write_text(json.dumps({"resources": ["../deploy/base"], "components": components}))
+    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=False)
+    if "unknown field" in done.stderr or "json: unknown" in done.stderr:
+        pytest.skip("kubectl is too old for components: it needs 1.21")
+    assert done.returncode == 0, done.stderr
+    made = documents(done.stdout)
+    for document in made:
+        check(document)
+    (agent,) = one(made, "DaemonSet")["spec"]["template"]["spec"]["containers"]
+    assert {variable["name"] for variable in agent["env"]} == {"POLYPLANE_NODE", "POLYPLANE_OBSERVERS"}
+    assert agent["image"].endswith(f":{tomllib.loads((ROOT / 'core/pyproject.toml').read_text())['project']['version']}")
+    (name,) = [document["metadata"]["name"] for document in made if document["kind"] == "ConfigMap"]
+    volumes = one(made, "DaemonSet")["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "config", "configMap": {"name": name}} in volumes
+
+
+@pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not installed; the chart is rendered by this folder's own renderer")
+def test_helm_agrees_with_our_renderer() -> None:
+    subprocess.run(["helm", "lint", "--strict", CHART], check=True)
+    text = subprocess.run(
+        ["helm", "template", "polyplane", CHART, "--namespace", "polyplane-system"], check=True, capture_output=True, text=True
+    ).stdout
+    by_name = lambda document: (document["kind"], document["metadata"]["name"])  # noqa: E731
+    assert sorted(map(without_labels, documents(text)), key=by_name) == sorted(map(without_labels, chart(values())), key=by_name)
 
 
 @pytest.mark.parametrize("objects", [base(), chart(values())], ids=["base", "chart"])

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,13 @@ from polyplane_conformance.apiserver import ApiServer
 from polyplane_conformance.gaps import load_gaps
 from polyplane_conformance.netns import inside
 from polyplane_conformance.sandbox import Wiring
+from polyplane_conformance.sandbox.bridges import BRIDGE, RUN_DIRECTORY, Switch
+from polyplane_conformance.sandbox.processes import Daemons
 
 SECONDS = float(os.environ.get("POLYPLANE_TEST_SOAK", "10"))
 #: Seconds of churn between two quiet points.
 ROUND = min(20.0, SECONDS / 2)
-#: Backends that work in a bare namespace: one that wants its pods on a bridge finds no switch there.
-ENFORCING = sorted(
-    name for name in {info.name for info in list_plugins(BACKENDS)} - {"memory", "file"} if load_gaps(name).wiring is Wiring.ROUTED
-)
+ENFORCING = sorted({info.name for info in list_plugins(BACKENDS)} - {"memory", "file"})
 POLYPLANE = Path(sys.executable).with_name("polyplane")
 
 pytestmark = [
@@ -51,6 +51,22 @@ def namespace() -> Iterator[str]:
     subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
     yield name
     subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.fixture
+def options(backend: str, namespace: str) -> Iterator[dict[str, str]]:
+    """What the backend must be told to work there: a switch, if it wants its pods on a bridge."""
+    if load_gaps(backend).wiring is Wiring.ROUTED:
+        yield {}
+        return
+    daemons = Daemons()
+    switch = Switch(Path("/run/netns", namespace), RUN_DIRECTORY / namespace, daemons)  # a socket's path must be short
+    try:
+        switch.start()
+        yield {"bridge": BRIDGE, "run_dir": str(switch.directory)}
+    finally:
+        daemons.close()
+        shutil.rmtree(switch.directory, ignore_errors=True)
 
 
 class Churn:
@@ -142,7 +158,7 @@ class Churn:
 class Soaked(Agent):
     """The agent in a namespace, with short pauses."""
 
-    def __init__(self, namespace: str, kubeconfig: Path, backend: str, log: Path) -> None:
+    def __init__(self, namespace: str, kubeconfig: Path, backend: str, options: Mapping[str, str], log: Path) -> None:
         self.address, self.log = "127.0.0.1:9469", log
         self.namespace = namespace
         # Not by ip netns exec, which mounts a /sys of its own: what eBPF pins there would be gone with the process.
@@ -157,6 +173,7 @@ class Soaked(Agent):
             "node-1",
         ]
         self.prefix += ["--backend", backend, "--log-format", "json"]
+        self.prefix += [part for name, value in options.items() for part in ("--backend-option", f"{name}={value}")]
         env = {
             **os.environ,
             "POLYPLANE_SOURCE_OPTIONS__KUBERNETES__RETRY_MAX": "1",
@@ -197,13 +214,21 @@ class Soaked(Agent):
 
 
 @pytest.mark.parametrize("backend", ENFORCING)
-def test_holds(server: ApiServer, namespace: str, tmp_path: Path, backend: str, record_property: Callable[[str, object], None]) -> None:
+def test_holds(
+    *,
+    server: ApiServer,
+    namespace: str,
+    options: dict[str, str],
+    tmp_path: Path,
+    backend: str,
+    record_property: Callable[[str, object], None],
+) -> None:
     server.stop()
     with inside(Path("/run/netns", namespace)):
         server.start()
     seed = int(os.environ.get("POLYPLANE_TEST_SEED", "7"))
     churn = Churn(server, seed)
-    agent = Soaked(namespace, server.kubeconfig(tmp_path / "kubeconfig"), backend, tmp_path / "log")
+    agent = Soaked(namespace, server.kubeconfig(tmp_path / "kubeconfig"), backend, options, tmp_path / "log")
     sizes: list[float] = []
     try:
         agent.until(lambda: agent.get("/readyz")[0] == 200, seconds=30)
