@@ -51,8 +51,10 @@ from polyplane.reconcile.diff import diff
 from polyplane_bench import layouts
 from polyplane_bench.packets import Variant, node
 from polyplane_bench.programs import Load
+from polyplane_ebpf import syscall
 from polyplane_ebpf.backend import EbpfBackend
 from polyplane_ebpf.changes import Changes
+from polyplane_ebpf.kernel import ANSWER, REFUSE
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs")
 
@@ -115,6 +117,16 @@ def test_a_packet_costs_the_same_whatever_there_is(bench: Bench, recorder: Any, 
     assert cost["established"][-1] <= cost["established"][0] * FLAT
     if large:
         assert cost["new connection"][-1] <= cost["new connection"][0] * NEARLY_FLAT
+
+
+def test_answering_costs_others_little(bench: Bench, recorder: Any) -> None:
+    """With ``deny_action = "reject"`` two programs of traffic control see every packet, and leave it alone."""
+    frame = frame_of(Packet(source=member(1), destination=SERVER, protocol=6, source_port=40000, port=1), flags=ACK)
+    for function in (REFUSE, ANSWER):
+        runs = [syscall.try_program(bench.programs[function], frame, repeat=REPEATS) for _ in range(ROUNDS)]
+        assert {run.value for run in runs} == {0xFFFFFFFF}
+        nanoseconds = min(run.nanoseconds for run in runs)
+        recorder.rows.append({"size": function, "step": "packet of others, ns", "cpu_seconds": nanoseconds / 1e9, "count": nanoseconds})
 
 
 SIZES = {

@@ -198,8 +198,11 @@ def test_what_was_refused_is_answered_until_it_is_an_answer_itself(bench: Bench)
     assert refuse(knock).value == NEXT, "nobody has decided about it yet"
     assert not bench.ask(frame_of(knock))
     assert refusals(bench) == 1
+    before = bench.kernel.counters()[ISOLATION]
     answered = refuse(knock)
     assert answered.value == REDIRECT
+    packets, size = (after - then for after, then in zip(bench.kernel.counters()[ISOLATION], before, strict=True))
+    assert (packets, size) == (1, len(frame_of(knock)) - 14), "counted as any other that is denied"
     said = answered.packet[14:]
     assert (said[9], said[20:22], said[48:]) == (1, b"\3\15", frame_of(knock)[34:42]), "administratively prohibited, and what"
     assert (said[12:16], said[16:20]) == (frame_of(knock)[30:34], frame_of(knock)[26:30]), "from where it went to whom it came from"

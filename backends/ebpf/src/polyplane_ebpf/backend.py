@@ -190,7 +190,7 @@ class EbpfBackend:
             for name, puts, deletes in stage.steps():
                 detail[name] += len(puts or deletes)
         generation, settings = self._kernel.config()
-        detail["config"] = settings != layout.settings
+        detail["config"] = int(settings != layout.settings)
         if +detail or generation & 1:
             with self._kernel.changing(layout.settings):
                 for stage in stages:

@@ -67,7 +67,7 @@ _SPECS: Final = (
     MapSpec(name="scratch", number=13, type=MapType.PERCPU_ARRAY, key=4, value=320, entries=1),
     MapSpec(name="notes", number=14, type=MapType.HASH, key=8, value=16, entries=16384),
     MapSpec(name="answering", number=15, type=MapType.HASH, key=4, value=4, entries=16384, flags=NO_PREALLOC),
-    MapSpec(name="refusals", number=16, type=MapType.LRU_HASH, key=56, value=16, entries=4096),
+    MapSpec(name="refusals", number=16, type=MapType.LRU_HASH, key=56, value=24, entries=4096),
 )
 SPECS: Final[Mapping[str, MapSpec]] = {spec.name: spec for spec in _SPECS}
 

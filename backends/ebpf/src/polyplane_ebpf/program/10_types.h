@@ -88,7 +88,7 @@ enum note_kind { NOTE_REFUSED = 1, NOTE_ANSWER = 2 };
 
 struct note { u64 time; u64 kind; };
 /* A denied packet that could not be answered on the spot, by its addresses and ports as it came in. */
-struct refusal { u64 time; u64 generation; };
+struct refusal { u64 time; u64 generation; u32 rule; u32 zero; };
 struct counter { u64 packets; u64 bytes; };
 struct allowance { u64 since; u32 used; u32 lost; };
 

@@ -77,7 +77,7 @@ INLINE void remember(u64 skb, const struct config *config, struct scratch *scrat
             }
         }
     }
-    struct refusal refusal = { .time = time_now(), .generation = config->generation };
+    struct refusal refusal = { .time = time_now(), .generation = config->generation, .rule = scratch->denied_by };
     map_update(MAP(REFUSALS), wire, &refusal, 0);
 }
 

@@ -178,5 +178,6 @@ int polyplane_refuse(struct __sk_buff *skb)
         return NEXT;
     u64 place = (u64)kernel_context(skb);
     map_delete(MAP(NOTES), &place);              /* of an older packet at this place, which `polyplane_answer` must not find */
+    count(refusal->rule, skb->len - MAC);
     return turn(skb, in) ? DROP : redirect(skb->ifindex, 0);
 }
