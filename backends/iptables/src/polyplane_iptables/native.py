@@ -30,11 +30,12 @@ class Role(Enum):
 class Chain:
     """A chain's rules. Compared by content; what sets do in it is worked out at most once."""
 
-    __slots__ = ("_roles", "rules")
+    __slots__ = ("_roles", "_sets", "rules")
 
     def __init__(self, rules: Iterable[str] = ()) -> None:
         self.rules: Final = tuple(rules)
         self._roles: tuple[tuple[str, Role], ...] | None = None
+        self._sets: frozenset[str] | None = None
 
     @property
     def roles(self) -> tuple[tuple[str, Role], ...]:
@@ -44,9 +45,11 @@ class Chain:
         return self._roles
 
     @property
-    def sets(self) -> Iterator[str]:
+    def sets(self) -> frozenset[str]:
         """Names of the sets that the rules ask, also those that only log."""
-        return (name for rule in self.rules if "--match-set" in rule for _, name in _SET.findall(rule))
+        if self._sets is None:
+            self._sets = frozenset(name for rule in self.rules if "--match-set" in rule for _, name in _SET.findall(rule))
+        return self._sets
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Chain) and (self is other or self.rules == other.rules)

@@ -57,7 +57,8 @@ def member_commands(found: Native, wanted: Native, family: int) -> tuple[list[st
         closing += _filled(name, family, wanted.sets[name])
     if not changes.changed:
         return closing, opening
-    roles, asked = _roles(found, wanted), found.referenced()
+    # Where nothing else changes, nothing hangs on what the rules do with a set, and there may be very many rules.
+    roles, asked = ({}, frozenset[str]()) if changes.lone else (_roles(found, wanted), found.referenced())
     for name, (added, removed) in sorted(changes.changed.items()):
         before, after = found.sets[name], wanted.sets[name]
         if changes.lone or name not in asked:
