@@ -15,6 +15,7 @@ from polyplane.reconcile.diff import diff
 from polyplane_conformance.probe.model import Probe, Traffic
 from polyplane_conformance.sandbox import Sandbox
 from polyplane_ovs.backend import OvsBackend
+from polyplane_ovs.flows import difference, write_bundle
 from polyplane_ovs.listing import parse_flows
 
 pytestmark = pytest.mark.netns
@@ -43,6 +44,8 @@ def test_what_is_written_reads_the_same(sandbox: Sandbox, name: str) -> None:
     again = backend_of(sandbox)
     assert again.polyplane_apply(diff(EMPTY, wanted)).operations == 0
     assert again.polyplane_audit(wanted) == []
+    assert again._layout is not None
+    assert again.polyplane_show() == write_bundle(difference({}, again._layout.book.flows))
     assert again.polyplane_apply(diff(wanted, EMPTY)).operations > 0 or name == "empty"
     assert again.polyplane_audit(EMPTY) == []
 
@@ -73,6 +76,8 @@ def test_an_association_is_kept_or_cut(sandbox: Sandbox, family: int, *, kept: b
 
     backend.polyplane_apply(diff(EMPTY, open_))
     assert (passes("x/b", port), passes("x/c", port)) == (True, False)
+    (ways,) = backend.polyplane_fill()
+    assert 0 < ways.used == sandbox.run("node-1", ["ovs-ofctl", "dump-flows", "br-int", "table=4"]).count("actions=")
     backend.polyplane_apply(diff(open_, closed))
     assert (passes("x/b", port), passes("x/b", port + 10), passes("x/c", port)) == (kept, False, False)
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from backend_programs import IN, admin, endpoint, policy, program, rule
+from backend_programs import IN, admin, endpoint, isolated, policy, program, rule
 from ovs_sandbox import backend_of, door, eventually, outcomes
 
 from polyplane.hookspecs import PacketEvent, PacketEventKind
@@ -16,6 +16,7 @@ from polyplane.ir.program import EMPTY, Action, DenyAction, Options, PortRange, 
 from polyplane.reconcile.diff import diff
 from polyplane_conformance.probe.model import Outcome, Probe, Traffic
 from polyplane_conformance.sandbox import Sandbox
+from polyplane_conformance.sandbox.services import Service
 from polyplane_ovs.backend import OvsBackend
 from polyplane_ovs.kernel import _RATE
 
@@ -103,6 +104,23 @@ def test_refused_is_answered_also_by_a_switch_that_is_new(sandbox: Sandbox) -> N
     assert outcomes(sandbox) == {"x/b": True, "x/c": False}
     assert backend.polyplane_teardown().operations > 0
     assert "meter=" not in sandbox.run("node-1", ["ovs-ofctl", "-O", "OpenFlow15", "dump-meters", "br-int"])
+
+
+@pytest.mark.parametrize("protocol", [6, 17])
+@pytest.mark.parametrize("isolated_client", [False, True])
+def test_refused_through_a_service(sandbox: Sandbox, protocol: int, *, isolated_client: bool) -> None:
+    """The answer goes back the way that the packet came, so the node translates it, and it belongs to the client's connection."""
+    pods = {pod.id: pod.addresses for pod in sandbox.topology.pods}
+    sandbox.add_service(Service(address="10.96.0.7", protocol=protocol, port=80, target=pods["x/a"][0], target_port=80))
+    wanted = door(sandbox, "x/b", protocol=protocol, options=Options(deny_action=DenyAction.REJECT))
+    if isolated_client:
+        (client,) = (each for each in wanted.endpoints.values() if each.id == "x/c")
+        wanted = replace(wanted, endpoints={**wanted.endpoints, client.id: replace(client, ingress=isolated(IN))})
+    backend = backend_of(sandbox)  # while it lives, it answers
+    backend.polyplane_apply(diff(EMPTY, wanted))
+    probes = [Probe(source=source, destination="x/a", traffic=Traffic(protocol, 80), address="10.96.0.7") for source in ("x/b", "x/c")]
+    assert [result.outcome for result in sandbox.probe(probes)] == [Outcome.ALLOWED, Outcome.REJECTED]
+    backend.polyplane_teardown()
 
 
 def test_a_flood_is_not_told_in_full(sandbox: Sandbox) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from polyplane.errors import ApplyError
-from polyplane.hookspecs import Applied, Drift, PacketEvent, RuleCount, hookimpl
+from polyplane.hookspecs import Applied, Drift, Fill, PacketEvent, RuleCount, hookimpl
 from polyplane.ir.delta import Delta
 from polyplane.ir.features import Capabilities, Feature, Unsupported, Vantage
 from polyplane.ir.program import EMPTY, Program
@@ -21,6 +21,7 @@ from polyplane_ovs.layout import Layout
 from polyplane_ovs.listing import NotUnderstood, parse_flows
 from polyplane_ovs.options import OvsOptions
 from polyplane_ovs.owned import TABLES, Stage, is_ours, rule_id_of
+from polyplane_ovs.pipeline import LEARNED_MOST
 from polyplane_ovs.render import render
 from polyplane_ovs.settle import settle
 from polyplane_ovs.told import Told
@@ -151,6 +152,22 @@ class OvsBackend:
         return tuple(RuleCount(rule_id=rule_id, packets=packets[rule_id], bytes=size[rule_id]) for rule_id in sorted(packets))
 
     @hookimpl
+    def polyplane_show(self) -> str:
+        """Return our flows as the switch lists them, without what it has learned by itself."""
+        with self._lock:
+            found = self._read()
+        return write_bundle(difference({}, {key: value for key, value in found.items() if is_ours(value.cookie)}))
+
+    @hookimpl
+    def polyplane_fill(self) -> Sequence[Fill]:
+        """Return how many ways the switch has learned; once there are too many, replies on new ones are dropped."""
+        try:
+            ways = self._switch.count(self._options.first_table + Stage.LEARNED)
+        except SwitchError:
+            return ()
+        return (Fill(name="learned ways of SCTP and other protocols", used=ways, capacity=LEARNED_MOST),)
+
+    @hookimpl
     def polyplane_events(self) -> Sequence[PacketEvent]:
         """Return the packets that the switch has told of: of log rules, and with ``tell_denied`` all that are denied."""
         return self._told.events()
@@ -162,7 +179,7 @@ class OvsBackend:
         self._retire()
         with self._lock:
             try:
-                found = sum(1 for _ in parse_flows(self._switch.flows(only_ours=True)))
+                found = self._switch.count()
                 if found:
                     self._switch.remove_ours()
                     self._switch.remove_meter()

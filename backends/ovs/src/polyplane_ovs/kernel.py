@@ -57,6 +57,18 @@ class Switch:
         match = [OURS] if only_ours else []
         return self._call("--no-names", "--stats" if counters else "--no-stats", "dump-flows", self._target, *match)
 
+    def count(self, table: int | None = None) -> int:
+        """Return how many flows are ours, in a table or in all.
+
+        :raises SwitchError: it cannot be read
+        """
+        where = [] if table is None else [f"table={table}"]
+        said = self._call("dump-aggregate", self._target, ",".join((OURS, *where)))
+        match = re.search(r"flow_count=(\d+)", said)
+        if match is None:
+            raise SwitchError(f"cannot read the number of flows in {shorten(said, _PROGRAM)!r}", transient=False)
+        return int(match[1])
+
     def remove_ours(self) -> None:
         """Remove all flows that carry our mark.
 

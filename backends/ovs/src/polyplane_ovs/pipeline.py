@@ -36,7 +36,7 @@ _ADDRESSES: Final = {
 _SCTP_PORTS: Final = ("OXM_OF_SCTP_SRC", "OXM_OF_SCTP_DST")
 #: Seconds that the way back stays open after the last packet either way, and how many ways there may be at once.
 _LEARNED_FOR: Final = 120
-_LEARNED_MOST: Final = 20000
+LEARNED_MOST: Final = 20000
 #: Seconds after an allowed first fragment in which others may follow, and which fragments those are.
 _FRAGMENTS_FOR: Final = 5
 _LATER: Final = "nw_frag=later"
@@ -185,7 +185,7 @@ class Pipeline:
         opening = fields.flags(fields.UNTRACKED, fields.UNTRACKED | fields.REPLY)
         for family, word in fields.FAMILY_WORD.items():
             source, destination = _HEADER[family]
-            head = f"table={self.table(Stage.LEARNED)},idle_timeout={_LEARNED_FOR},priority={{}},cookie={cookie():#x},limit={_LEARNED_MOST}"
+            head = f"table={self.table(Stage.LEARNED)},idle_timeout={_LEARNED_FOR},priority={{}},cookie={cookie():#x},limit={LEARNED_MOST}"
             addresses = f"{source}={destination},{destination}={source}"
             ports = "{0}[]={1}[],{1}[]={0}[]".format(*_SCTP_PORTS)
             mark = f"load:0x1->{fields.bit(fields.REPLY)}"
@@ -201,7 +201,7 @@ class Pipeline:
                 yield self.flow(Stage.COMMIT, priority, (name, opening), (*learned, self.goto(Stage.OUTPUT)))
             yield self.flow(Stage.COMMIT, 60, (word, fields.flags(fields.UNTRACKED | fields.REPLY)), self.goto(Stage.OUTPUT))
             same = f"{source},{destination},load:0x1->{fields.bit(fields.FOLLOWS)}"
-            head = f"table={self.table(Stage.LEARNED)},idle_timeout={_FRAGMENTS_FOR},priority=5,cookie={cookie():#x},limit={_LEARNED_MOST}"
+            head = f"table={self.table(Stage.LEARNED)},idle_timeout={_FRAGMENTS_FOR},priority=5,cookie={cookie():#x},limit={LEARNED_MOST}"
             protocol = "NXM_OF_IP_PROTO[]" if family == 4 else f"nw_proto={_FRAGMENT_HEADER}"
             follow = f"learn({head},{ethertype},{protocol},{same})"
             yield self.flow(Stage.FRAGMENTS, 10, (word, "nw_frag=first"), (follow, self.goto(Stage.OUTPUT)))
