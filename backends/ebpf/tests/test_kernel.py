@@ -295,20 +295,24 @@ def test_answering_programs_come_and_go_beside_others(node: str, attach: str, wa
             route.tc("add", "clsact", number)
             route.tc("add-filter", "bpf", number, fd=other, name="bystander", parent=parent, direct_action=True, prio=3, handle=1)
 
+    def found() -> dict[tuple[int, int], str]:
+        with IPRoute() as route:
+            return filters(route, number, parent)
+
     namespace.inside(path, add_filter)
     held = backend(node, attach=attach)
     program, quiet = wired(made(WEB, options=REJECT)), wired(made(WEB))
     assert held.polyplane_apply(start(program)).detail["answers"] == 4
     assert held.polyplane_audit(program) == []
     assert held.polyplane_apply(start(program)).operations == 0
-    assert len(namespace.inside(path, lambda: filters(number, parent))) == (2 if attach == "clsact" else 1)
+    assert len(namespace.inside(path, found)) == (2 if attach == "clsact" else 1)
     subprocess.run(["ip", "-n", node, "link", "add", "late", "type", "veth", "peer", "name", "late-in"], check=True)
     assert sorted(drift.subject for drift in held.polyplane_audit(program)) == ["answers on late", "answers on late-in"]
     assert held.polyplane_apply(start(program)).operations == 2
     assert backend(node, attach=attach).polyplane_apply(start(program)).operations == 0
     held.polyplane_apply(diff(program, quiet))
     assert held.polyplane_audit(quiet) == []
-    assert list(namespace.inside(path, lambda: filters(number, parent))) == [(3, 1)]
+    assert list(namespace.inside(path, found)) == [(3, 1)]
     assert syscall.link_info(link).detail[0] == number
     os.close(link)
     os.close(other)

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -110,22 +110,15 @@ class Answers:
 
     def _attached(self, *, any_program: bool = False) -> set[int]:
         """Return the devices where the present programs are attached on both sides, in the way that is chosen."""
-        attached: Counter[int] = Counter()
-        for pin, how, ifindex, _, tag in self._pins():
-            if any_program:
-                attached[ifindex] = len(_SIDES)
-            elif how == "tcx":
-                attached[ifindex] += self._by_link and tag == self._kernel.tag() and _is_alive(pin)
-            elif not self._by_link and self._has_filters(ifindex):
-                attached[ifindex] = len(_SIDES)
-        return {ifindex for ifindex, sides in attached.items() if sides == len(_SIDES)}
-
-    def _has_filters(self, ifindex: int) -> bool:
-        return all(
-            self._filter_name(place.function)
-            in namespace.inside(self._kernel.options.netns, partial(filters, ifindex, place.parent)).values()
-            for place in _SIDES.values()
-        )
+        pins = self._pins()
+        if any_program:
+            return {ifindex for _, _, ifindex, _, _ in pins}
+        if not self._by_link:
+            marked = [ifindex for _, how, ifindex, _, _ in pins if how == "clsact"]
+            wanted = [(place.parent, self._filter_name(place.function)) for place in _SIDES.values()]
+            return namespace.inside(self._kernel.options.netns, partial(_with_filters, marked, wanted)) if marked else set()
+        sides = Counter(ifindex for pin, how, ifindex, _, tag in pins if how == "tcx" and tag == self._kernel.tag() and _is_alive(pin))
+        return {ifindex for ifindex, count in sides.items() if count == len(_SIDES)}
 
     def _filter_name(self, function: str) -> str:
         """Return the name of our filters, which tells the program's version, too: pyroute2 does not decode the program's number."""
@@ -207,13 +200,18 @@ def _devices() -> dict[int, str]:
         }
 
 
-def filters(ifindex: int, parent: int) -> dict[tuple[int, int], str]:
-    """Return the names of BPF filters on one side of a device, by preference and handle."""
+def _with_filters(devices: Iterable[int], wanted: Collection[tuple[int, str]]) -> set[int]:
+    """Return which devices have all these filters, given by side and name."""
     with IPRoute() as route:
-        try:
-            found: list[Any] = list(route.get_filters(index=ifindex, parent=parent))
-        except NetlinkError:
-            return {}
+        return {ifindex for ifindex in devices if all(name in filters(route, ifindex, parent).values() for parent, name in wanted)}
+
+
+def filters(route: IPRoute, ifindex: int, parent: int) -> dict[tuple[int, int], str]:
+    """Return the names of BPF filters on one side of a device, by preference and handle."""
+    try:
+        found: list[Any] = list(route.get_filters(index=ifindex, parent=parent))
+    except NetlinkError:
+        return {}
     named = {(one["info"] >> 16, one["handle"]): one.get_nested("TCA_OPTIONS", "TCA_BPF_NAME") for one in found}
     return {place: str(name) for place, name in named.items() if name is not None}
 
