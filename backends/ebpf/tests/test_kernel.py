@@ -17,6 +17,7 @@ import pytest
 from ebpf_bench import Bench, frame_of
 from ebpf_cases import CLIENT, DNS, ECHO, ISOLATION, SERVER, SMALL, WEB, made, start
 from pyroute2 import IPRoute
+from structlog.testing import capture_logs
 
 from polyplane.errors import ApplyError, BackendUnavailable, ConfigError
 from polyplane.hookspecs import PacketEvent, PacketEventKind
@@ -24,7 +25,10 @@ from polyplane.ir.cidr import Cidr
 from polyplane.ir.evaluate import Packet, evaluate
 from polyplane.ir.program import DenyAction, Direction, EndpointId, Match, Options, PortRange, Program
 from polyplane.ir.text import parse_program
+from polyplane.observers.log import LogObserver
+from polyplane.plugins import Dataplane, Observers
 from polyplane.reconcile.diff import diff
+from polyplane.reconcile.reports import Reports
 from polyplane_ebpf import bytecode, detect, namespace, syscall
 from polyplane_ebpf.__main__ import main
 from polyplane_ebpf.answers import filters
@@ -211,16 +215,35 @@ def test_fill_levels(node: str) -> None:
     assert all(fill.remedy.rpartition(" ")[2] in SIZES for fill in fills.values())
 
 
-def test_events_name_the_rule(node: str) -> None:
-    held = backend(node, events=3)
-    held.polyplane_apply(start(wired(made(WEB))))
+def forward(node: str, *ports: int) -> None:
+    """Let the program that is in force decide about the first packets of connections to these ports of the server."""
     (pin,) = directory(node).glob("program_polyplane_filter_*")
     program = syscall.open_pinned(str(pin))
     packet = Packet(source=CLIENT, destination=SERVER, protocol=6, source_port=40000, port=81)
-    for port in (80, *[81] * 10):
+    for port in ports:
         context = struct.pack("=BB", Hook.FORWARD, 2).ljust(48, b"\0")
         syscall.try_program(program, frame_of(replace(packet, port=port)), context=context)
     os.close(program)
+
+
+def test_denied_packets_come_to_the_log(node: str) -> None:
+    held = backend(node)
+    program = wired(made(WEB))
+    held.polyplane_apply(start(program))
+    observers = Observers([("log", LogObserver({"denied": True}))])
+    reports = Reports(Dataplane("ebpf", held), observers, count_interval=15, event_interval=1)
+    forward(node, 80, 81)
+    with capture_logs() as entries:
+        reports.step(0, program)
+    (entry,) = entries
+    assert (entry["kind"], entry["rule"], entry["by"]) == ("deny", ISOLATION, "isolated by Test x/t ingress[0]")
+    assert (entry["source"], entry["traffic"]) == ("10.0.0.1", "tcp 40000 > 81")
+
+
+def test_events_name_the_rule(node: str) -> None:
+    held = backend(node, events=3)
+    held.polyplane_apply(start(wired(made(WEB))))
+    forward(node, 80, *[81] * 10)
     events = held.polyplane_events()
     assert 3 <= len(events) <= 3 * syscall.possible_processors() * 2, "no more than asked for in a second"
     assert set(events) == {
