@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,9 @@ from real_server import WHY_NOT, Writer, real_kubeconfig
 from polyplane.cluster.model import RemoveObject
 from polyplane.cluster.sources.kubernetes.connection import ApiStatus
 from polyplane_conformance.apiserver import ApiServer
+
+#: A server that was just started has signed its certificate itself.
+pytestmark = pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,6 @@ def writer(request: pytest.FixtureRequest, real: Path | None, tmp_path: Path) ->
     if request.param == "real":
         if real is None:
             pytest.skip(WHY_NOT)
-        warnings.filterwarnings("ignore", message="Unverified HTTPS request")
         yield Writer(real)
         return
     with ApiServer() as server:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from following import policy
+import pytest
+from following import pod, policy
+from running import Agent
 
 from polyplane.cluster.dialects.networkpolicy import NETWORK_POLICY
 from polyplane.cluster.model import ObjectKey, PutObject
@@ -64,3 +68,31 @@ def test_two_agents_say_it_once(server: ApiServer, tmp_path: Path) -> None:
     said = len(server.requests)
     time.sleep(0.3)
     assert len(server.requests) == said
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kubectl_shows_what_a_running_agent_says(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = policy("bad")
+    bad["spec"]["ingress"] = [{"ports": [{"port": 99999}]}]
+    for one in (bad, policy("good"), pod("web")):
+        server.cluster.put(one)
+    monkeypatch.setenv("POLYPLANE_OBSERVERS", "log,kubernetes-events")
+    monkeypatch.setenv("POLYPLANE_OBSERVER_OPTIONS__KUBERNETES-EVENTS__SPREAD", "0.1")
+    kubeconfig = server.kubeconfig(tmp_path / "kubeconfig")
+
+    def told(name: str) -> str:
+        asked = ["kubectl", "--kubeconfig", str(kubeconfig), "--cache-dir", str(tmp_path / "cache"), "--namespace", "shop"]
+        done = subprocess.run([*asked, "events", "--for", f"networkpolicy/{name}"], capture_output=True, text=True, check=False, timeout=60)
+        if "unknown command" in done.stderr:
+            pytest.skip("kubectl is too old to have the command events: it needs 1.26")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    agent = Agent(kubeconfig, tmp_path / "log")
+    try:
+        agent.until(lambda: "PolicyRejected" in told("bad"))
+        assert "spec.ingress[0].ports[0].port" in told("bad")
+        assert "Policy" not in told("good")
+    finally:
+        agent.process.terminate()
+        agent.process.wait(15)

@@ -39,7 +39,9 @@ BUILT_IN: Final = (
     Kind("v1", "Service", "services"),
     Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
     Kind("events.k8s.io/v1", "Event", "events"),
+    Kind("v1", "Event", "events"),
 )
+_EVENT, _CORE_EVENT = BUILT_IN[-2:]
 
 #: Writes that running watches can still read after a compaction.
 _KEPT: Final = 10_000
@@ -170,8 +172,10 @@ class Cluster:
             name = self._name(kind, raw)
             if name in self._objects[kind]:
                 raise Refusal(409, "AlreadyExists", f'{kind.plural} "{name[1]}" already exists')
-            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            return self._write(kind, name, raw, {"uid": str(uuid.uuid4()), "creationTimestamp": now})
+            own = {"uid": str(uuid.uuid4()), "creationTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+            if kind == _EVENT:
+                self._write(_CORE_EVENT, name, _core_event(raw), own)
+            return self._write(kind, name, raw, own)
 
     def update(self, kind: Kind, raw: Mapping[str, Any]) -> Stored:
         """Replace an object; a resource version in it must be the current one."""
@@ -271,6 +275,17 @@ class Cluster:
         """Return the writes after a revision."""
         with self.changed:
             return self._log[bisect_right(self._log, revision, key=lambda entry: entry.revision) :]
+
+
+def _core_event(raw: Mapping[str, Any]) -> Raw:
+    """Return an Event as the older API shows it, which kubectl reads: to a server both are the same object."""
+    return {
+        "metadata": raw["metadata"],
+        "involvedObject": raw.get("regarding", {}),
+        "message": raw.get("note", ""),
+        "source": {"component": raw.get("reportingController", "")},
+        **{key: raw[key] for key in ("reason", "type", "eventTime", "reportingInstance") if key in raw},
+    }
 
 
 def merge(target: Any, patch: Any) -> Any:
