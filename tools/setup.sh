@@ -70,6 +70,7 @@ has ip || missing+=(iproute2)
 has conntrack || missing+=(conntrack)
 has iptables || wanted+=(iptables)
 has ipset || wanted+=(ipset)
+has gcc || wanted+=(gcc libc6-dev) # for python-iptables
 has tcpdump || wanted+=(tcpdump)
 has ovs-vswitchd || wanted+=(openvswitch-switch)
 if [[ -x /usr/bin/python3 ]]; then
@@ -127,6 +128,9 @@ if [[ ! -x .venv/bin/python || "$(cat .venv/.ready 2>/dev/null)" != "$stamp" ]];
     .venv/bin/python -m pip install --disable-pip-version-check --no-warn-script-location \
         "${editable[@]}" --requirement tools/requirements.txt |
         grep --line-buffered -E '^(Obtaining|Collecting|Building|Installing|Successfully)' | sed -u -E 's/^(.{,140}).*/    \1/'
+    # A second decoder for the iptables backend's audits. It is compiled, and not worth failing for: its tests are skipped without.
+    .venv/bin/python -m pip install --disable-pip-version-check --no-warn-script-location --quiet --editable './backends/iptables[second-look]' ||
+        say "python-iptables cannot be built here: audits of legacy tables read iptables-save alone"
     echo "$stamp" >.venv/.ready
     say "ready"
 fi

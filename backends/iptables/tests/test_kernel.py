@@ -283,20 +283,53 @@ def test_counters_are_kept_by_rule_id(namespace: Namespace, backend: IptablesBac
     assert all(count.packets == 0 for count in backend.polyplane_counters())
 
 
+def test_a_lock_that_is_let_go_in_time_is_only_waited_for(namespace: Namespace) -> None:
+    if namespace.variant == "nft":
+        pytest.skip("iptables-nft has no lock: the kernel's transactions do its work")
+    backend = namespace.backend(lock_wait=30)
+    with subprocess.Popen(["flock", "--no-fork", namespace.lock_file, "sleep", "2"]) as holder:
+        time.sleep(0.3)
+        assert backend.polyplane_apply(diff(EMPTY, web())).operations > 0
+        assert holder.poll() is not None
+    assert backend.polyplane_audit(web()) == ()
+
+
+def test_a_held_lock_keeps_nobody_from_looking(namespace: Namespace) -> None:
+    """Audits, counters and what is shown need no lock, and say the truth meanwhile."""
+    backend = namespace.backend(lock_wait=1)
+    backend.polyplane_apply(diff(EMPTY, web()))
+    namespace.iptables("-D", "polyplane-to", "1")
+    with subprocess.Popen(["flock", "--no-fork", namespace.lock_file, "sleep", "60"]) as holder:
+        time.sleep(0.3)
+        assert backend.polyplane_audit(web())
+        assert backend.polyplane_counters()
+        assert "polyplane-to" in backend.polyplane_show()
+        if namespace.variant == "legacy":
+            with pytest.raises(ApplyError, match="lock"):
+                backend.polyplane_teardown()
+        holder.terminate()
+    assert backend.polyplane_teardown().operations > 0
+    assert "polyplane" not in namespace.rules()
+
+
 def test_somebody_who_will_not_stop(namespace: Namespace, backend: IptablesBackend) -> None:
-    """Another process flushes, inserts and deletes all the while: each apply ends, refused or done, and the last one heals."""
+    """Others flush, insert, delete and hold the lock all the while: each apply ends, refused or done, and the last one heals."""
     other = replace(web(), options=examples()["keep-and-reject"].options)
-    script = (
+    flushing = (
         f'for turn in $(seq 40); do for program in iptables ip6tables; do run="$program-{namespace.variant} -w 2"; $run -F FORWARD;'
         " $run -I FORWARD -j ACCEPT; $run -F polyplane-to; $run -I polyplane-forward -j RETURN; done; ipset flush; done; true"
     )
-    bully = subprocess.Popen(
-        ["ip", "netns", "exec", namespace.name, "sh", "-c", script],
-        env={**os.environ, "XTABLES_LOCKFILE": namespace.lock_file},
-        stderr=subprocess.DEVNULL,
-    )
+    holding = f"for turn in $(seq 20); do flock --no-fork {namespace.lock_file} sleep 0.4; sleep 0.1; done"
+    bullies = [
+        subprocess.Popen(
+            ["ip", "netns", "exec", namespace.name, "sh", "-c", script],
+            env={**os.environ, "XTABLES_LOCKFILE": namespace.lock_file},
+            stderr=subprocess.DEVNULL,
+        )
+        for script in (flushing, holding)
+    ]
     last, turns = EMPTY, 0
-    while bully.poll() is None or not turns:
+    while any(bully.poll() is None for bully in bullies) or not turns:
         target = other if last is not other else web()
         try:
             backend.polyplane_apply(diff(last, target))
@@ -309,3 +342,100 @@ def test_somebody_who_will_not_stop(namespace: Namespace, backend: IptablesBacke
     assert backend.polyplane_audit(web()) == ()
     for family in (4, 6):
         assert namespace.iptables("-S", "FORWARD", "1", family=family).split()[-1] == "polyplane-forward"
+    again = namespace.backend()
+    assert again.polyplane_apply(diff(EMPTY, web())).operations == 0
+    again.polyplane_teardown()
+    assert "polyplane" not in namespace.rules()
+
+
+DOCKER = """*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:DOCKER - [0:0]
+:DOCKER-ISOLATION-STAGE-1 - [0:0]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -j DOCKER-ISOLATION-STAGE-1
+-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -o docker0 -j DOCKER
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A DOCKER-ISOLATION-STAGE-1 -j RETURN
+-A DOCKER-USER -j RETURN
+COMMIT
+*nat
+:DOCKER - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+-A DOCKER -i docker0 -j RETURN
+COMMIT
+"""
+KUBE_PROXY = """*filter
+:KUBE-FORWARD - [0:0]
+:KUBE-FIREWALL - [0:0]
+:KUBE-SERVICES - [0:0]
+-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
+-A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules" -m mark --mark 0x4000/0x4000 -j ACCEPT
+-A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP
+COMMIT
+*nat
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-POSTROUTING - [0:0]
+:KUBE-SERVICES - [0:0]
+-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
+-A KUBE-POSTROUTING -j MASQUERADE
+-A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j DNAT --to-destination 192.0.2.10:6443
+COMMIT
+"""
+KUBE_JUMPS = (
+    ("filter", "INPUT", "KUBE-FIREWALL"),
+    ("filter", "FORWARD", "KUBE-FORWARD"),
+    ("filter", "OUTPUT", "KUBE-SERVICES"),
+    ("nat", "PREROUTING", "KUBE-SERVICES"),
+    ("nat", "POSTROUTING", "KUBE-POSTROUTING"),
+)
+
+
+def foreign(namespace: Namespace) -> list[str]:
+    return [line for line in namespace.rules().splitlines() if "polyplane-" not in line]
+
+
+def test_docker_and_kube_proxy_come_after_us_again_and_again(namespace: Namespace, backend: IptablesBackend) -> None:
+    """Both put their jumps first when they start, and write their chains anew all the time: ours is first again after each audit."""
+    namespace.run(f"iptables-{namespace.variant}-restore", text=DOCKER)
+    backend.polyplane_apply(diff(EMPTY, web()))
+    for _ in range(2):
+        namespace.run(f"iptables-{namespace.variant}-restore", "--noflush", text=KUBE_PROXY)
+        for table, built_in, chain in KUBE_JUMPS:
+            namespace.iptables("-t", table, "-I", built_in, "-m", "conntrack", "--ctstate", "NEW", "-j", chain)
+        namespace.iptables("-D", "FORWARD", "-j", "DOCKER-USER")
+        namespace.iptables("-I", "FORWARD", "-j", "DOCKER-USER")
+        theirs = foreign(namespace)
+        assert {drift.subject for drift in backend.polyplane_audit(web())} == {"filter FORWARD", "filter INPUT"}
+        assert backend.polyplane_apply(diff(EMPTY, web())).detail == {"rules": 4}, "two jumps, each taken out and put in"
+        assert backend.polyplane_audit(web()) == ()
+        assert foreign(namespace) == theirs
+        for built_in in ("FORWARD", "INPUT"):
+            assert namespace.iptables("-S", built_in, "1").split()[-1] == f"polyplane-{built_in.lower()}"
+    backend.polyplane_teardown()
+    assert namespace.rules().splitlines() == foreign(namespace) == theirs
+    assert ":FORWARD DROP" in namespace.rules()
+
+
+def test_a_reboot_leaves_nothing_and_everything_comes_back(namespace: Namespace, backend: IptablesBackend) -> None:
+    """The kernel holds nothing of ours any more, neither does the agent, and others may have been first."""
+    backend.polyplane_apply(diff(EMPTY, web()))
+    whole = namespace.rules()
+    for tool in ("iptables", "ip6tables"):
+        namespace.run(f"{tool}-{namespace.variant}", "-F")
+        namespace.run(f"{tool}-{namespace.variant}", "-X")
+    time.sleep(0.2)
+    namespace.run("ipset", "destroy")
+    namespace.iptables("-A", "FORWARD", "-j", "ACCEPT")
+    again = namespace.backend()
+    again.polyplane_apply(diff(EMPTY, web()))
+    assert again.polyplane_audit(web()) == ()
+    namespace.iptables("-D", "FORWARD", "-j", "ACCEPT")
+    assert sorted(namespace.rules().splitlines()) == sorted(whole.splitlines())

@@ -1,6 +1,6 @@
 """`differences`: what other tools than the backend's own see in the kernel; for polyplane-conformance, never for the agent.
 
-Legacy tables are read by python-iptables, tables of iptables-nft by ``nft``, sets by netlink (pyroute2). None of them shares code
+Legacy tables are read by python-iptables where it is installed, tables of iptables-nft by ``nft``, sets by netlink (pyroute2). None of them shares code
 with what the backend reads back by. nft does not understand all that iptables-nft writes: it is asked for chains, interfaces,
 how many sets each rule asks, and where it leads.
 """
@@ -45,7 +45,10 @@ def differences(program: Program, netns: str) -> tuple[str, ...]:
         f"{drift.subject}: {drift.found}, not {drift.expected}" for drift in drifts_of(sets, Native(sets=wanted.sets, ports=wanted.ports))
     ]
     legacy = [family for family in _TABLES if "filter" in in_namespace(netns, partial(_legacy, family))]
-    decoded = Decoder(IptablesOptions(netns=netns)).read(legacy) if legacy else {}
+    decoder = Decoder(IptablesOptions(netns=netns))
+    if legacy and not decoder.usable:
+        return tuple(said)
+    decoded = decoder.read(legacy) if legacy else {}
     if decoded is None:
         return (*said, "python-iptables cannot read the legacy tables")
     if any(table.chains for table in decoded.values()):
