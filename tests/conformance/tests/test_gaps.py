@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from polyplane.ir.program import Program
 from polyplane_conformance.gaps import GapError, Gaps, behaviours, load_gaps
 from polyplane_conformance.scenario import load_scenarios
 
@@ -72,3 +73,19 @@ def test_commands_may_ask_for_this_interpreter(tmp_path: Path) -> None:
     gaps = written(tmp_path, 'forget = ["{python}", "-V"]\n[[damage]]\nname = "d"\ncommand = ["{python}", "{x}"]\n')
     assert gaps.forget == (sys.executable, "-V")
     assert gaps.damage[0].command == (sys.executable, "{x}")
+
+
+def test_a_witness_is_asked_about_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "acme_witness.py").write_text(
+        "def differences(program, netns):\n    return [f'{netns}: {len(program.endpoints)} endpoints']\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    gaps = written(tmp_path, 'witness = "acme_witness:differences"\n')
+    assert gaps.differences(Program(), "/run/netns/n") == ["/run/netns/n: 0 endpoints"]
+    assert written(tmp_path, "").differences(Program(), "/run/netns/n") == ()
+
+
+@pytest.mark.parametrize("witness", ["no_such_module:differences", "json:differences", "json"])
+def test_a_witness_that_is_no_function_is_an_error(tmp_path: Path, witness: str) -> None:
+    with pytest.raises(GapError, match="witness"):
+        written(tmp_path, f'witness = "{witness}"\n').differences(Program(), "/run/netns/n")

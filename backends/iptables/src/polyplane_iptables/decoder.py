@@ -23,8 +23,8 @@ from polyplane_iptables.native import Chain, Filter
 from polyplane_iptables.options import IptablesOptions
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.iptables")
-#: It takes some 0.2 ms a rule, and an audit is not worth more than a second of it.
-MOST_RULES: Final = 5_000
+#: It takes some 0.4 ms of CPU a rule, where iptables-save takes 0.01, and an audit is not worth more than a second of it.
+MOST_RULES: Final = 2_000
 _SECONDS: Final = 30.0
 _MODULE: Final = "polyplane_iptables.second_look"
 
