@@ -26,8 +26,8 @@ from polyplane.ir.text import parse_program
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread does, at most ten seconds."""
-    deadline = time.monotonic() + 10
+    """Wait for what another thread does, at most a minute."""
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)

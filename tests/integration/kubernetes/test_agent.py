@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def agent(server: ApiServer, tmp_path: Path) -> Iterator[Agent]:
     running = Agent(server.kubeconfig(tmp_path / "kubeconfig"), tmp_path / "log")
     yield running
     running.process.terminate()
-    assert running.process.wait(10) == 0, running.log.read_text()
+    assert running.process.wait(60) == 0, running.log.read_text()
 
 
 def test_is_ready_when_all_is_in_force_and_measures(server: ApiServer, agent: Agent) -> None:
@@ -30,6 +31,7 @@ def test_is_ready_when_all_is_in_force_and_measures(server: ApiServer, agent: Ag
     before = agent.metrics()
     assert before["polyplane_endpoints{}"] == 1
     assert before["policy_enforcement_latency_policy_creation_seconds_count{}"] == 0
+    began = time.time() - 1  # an object's creation is told in whole seconds
     server.cluster.put(policy("deny"))
     agent.until(lambda: agent.metrics()["policy_enforcement_latency_policy_creation_seconds_count{}"] == 1)
     server.cluster.put(pod("second", address="10.0.0.2"))
@@ -40,7 +42,7 @@ def test_is_ready_when_all_is_in_force_and_measures(server: ApiServer, agent: Ag
         1,
         2,
     )
-    assert after["policy_enforcement_latency_policy_creation_seconds_sum{}"] < 2
+    assert after["policy_enforcement_latency_policy_creation_seconds_sum{}"] < time.time() - began
     assert after["polyplane_source_events_total{kind=Pod,type=put}"] == 2
     server.stop()
     agent.until(lambda: agent.metrics()["polyplane_problems{severity=error}"] > 0)

@@ -68,8 +68,8 @@ def test_definitions_of_both_versions_come_and_go(server: ApiServer, follow: Fol
     # The older version is removed altogether: what it said is gone, what the other says stays.
     server.cluster.remove_kind(OLD)
     server.cluster.remove_kind(OLD_BASELINE)
-    following.until(node.lets_in)
-    assert {key.kind for key in node.store.policies} == {"ClusterNetworkPolicy"}
+    following.until(lambda: {key.kind for key in node.store.policies} == {"ClusterNetworkPolicy"})
+    assert node.lets_in()
 
     server.cluster.put(policy(NEW, "open", "Deny", tier="Baseline", priority=10))
     following.until(lambda: not node.lets_in())

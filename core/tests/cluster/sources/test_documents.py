@@ -152,11 +152,11 @@ def test_what_is_broken_is_told_with_its_line(text: str, line: int, words: str) 
 
 def test_alias_bombs_are_refused_at_once() -> None:
     levels = "\n".join(f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]" for before, name in zip("abcdefgh", "bcdefghi", strict=True))
-    start = time.monotonic()
+    start = time.process_time()
     assert "aliases add more than" in broken(f"a: &a [x, x, x, x, x, x, x, x, x, x]\n{levels}\n").problem
     merges = "\n".join(f"k{number}: {{<<: *big}}" for number in range(2000))
     assert "aliases add more than" in broken("big: &big {" + ", ".join(f"x{number}: 1" for number in range(1000)) + "}\n" + merges).problem
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_nesting_through_aliases_is_bounded() -> None:

@@ -77,7 +77,7 @@ def capture(daemons: Daemons, path: Path, into: Path, expression: str = "") -> I
     """
     said = into.with_suffix(".log")
     process = daemons.spawn(path, ["tcpdump", "-i", "any", "--immediate-mode", "-U", "-w", str(into), *expression.split()], output=said)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while "listening on" not in (text := said.read_text(encoding="utf-8")):
         if process.poll() is not None or time.monotonic() > deadline:
             raise SandboxError(f"tcpdump did not start in {path.name}: {text.strip() or 'is it installed?'}")
