@@ -36,8 +36,8 @@ from polyplane_conformance.world import World
 
 #: Scenarios that hypothesis draws with one seed, before the next seed follows.
 BATCH: Final = 40
-#: Seconds that are spent on making a finding smaller.
-SHRINKING: Final = 30.0
+#: How often a finding is played to make it smaller, at most.
+SHRINKING: Final = 300
 #: Who is asked besides pods.
 OTHERS: Final = (OUTSIDE, NODE_ACTOR, REMOTE_NODE_ACTOR)
 ACTORS: Final = (*FUZZED, *OTHERS)
