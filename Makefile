@@ -3,6 +3,7 @@ BACKEND ?= nftables
 EXAMPLE ?= examples/shop
 BACKENDS ?= memory nftables iptables ebpf ovs
 SOURCE ?= direct
+JOBS ?= 3
 SIZE ?= quick
 SECTIONS ?=
 MEASURE ?=
@@ -30,8 +31,8 @@ type: setup ## Types, strictly
 layers: setup ## Who may import whom
 	@$(BIN)/lint-imports --no-logo
 
-test: lint type layers ## Everything: lint, type, layers, then all tests of all tiers on all backends
-	@$(BIN)/pytest
+test: lint type layers ## Everything: lint, type, layers, then all tests of all tiers on all backends, JOBS at once
+	@$(BIN)/pytest --numprocesses $(JOBS) --dist worksteal
 
 conformance: setup ## The conformance suite alone, all tiers, on each of BACKENDS (SOURCE=kubernetes: by way of an API server)
 	@for backend in $(BACKENDS); do $(BIN)/polyplane-conformance run --backend $$backend --source $(SOURCE) || exit 1; done
