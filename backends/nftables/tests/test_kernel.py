@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from ir_programs import programs
 from nft_namespace import Namespace
 
-from polyplane.errors import ApplyError
+from polyplane.errors import ApplyError, BackendUnavailable
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.members import Members
 from polyplane.ir.program import EMPTY, AddressSet, Established, Options, PortRange, Program
@@ -47,6 +47,22 @@ def test_a_restart_finds_nothing_to_do(name: str, namespace: Namespace, backend:
     assert again.polyplane_apply(diff(EMPTY, wanted)).operations == 0
     assert not again._bodies, "this nft lists rules otherwise than they are written"
     assert backend.polyplane_apply(diff(wanted, wanted)).operations == 0
+
+
+def test_the_table_is_shown_as_nft_lists_it(backend: NftablesBackend, namespace: Namespace) -> None:
+    with pytest.raises(BackendUnavailable, match="no table inet polyplane of ours"):
+        backend.polyplane_show()
+    backend.polyplane_apply(diff(EMPTY, web()))
+    listed = subprocess.run(
+        ["nsenter", f"--net={namespace.path}", "nft", "--stateless", "list", "table", "inet", "polyplane"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert backend.polyplane_show().split("{")[0] == listed.split("{")[0]
+    assert [line.split()[:2] for line in backend.polyplane_show().splitlines() if line.startswith("\tchain")] == [
+        line.split()[:2] for line in listed.splitlines() if line.startswith("\tchain")
+    ]
 
 
 def test_any_program_follows_any_other(backend: NftablesBackend, namespace: Namespace) -> None:

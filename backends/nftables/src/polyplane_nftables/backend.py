@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from polyplane.errors import ApplyError
+from polyplane.errors import ApplyError, BackendUnavailable
 from polyplane.hookspecs import Applied, Drift, RuleCount, hookimpl
 from polyplane.ir.delta import Delta
 from polyplane.ir.features import Capabilities, Feature
@@ -91,6 +91,14 @@ class NftablesBackend:
                 packets[rule_id] += packet_count
                 size[rule_id] += byte_count
         return tuple(RuleCount(rule_id=rule_id, packets=packets[rule_id], bytes=size[rule_id]) for rule_id in sorted(packets))
+
+    @hookimpl
+    def polyplane_show(self) -> str:
+        """Return our table as nft lists it, without counts."""
+        text = self._list(_READ_BACK)
+        if text is None or not _is_ours(text):
+            raise BackendUnavailable(f"there is no table inet {self._options.table} of ours; start the agent, or name its table and netns")
+        return text
 
     @hookimpl
     def polyplane_teardown(self) -> Applied:

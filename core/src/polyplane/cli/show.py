@@ -51,8 +51,8 @@ def show(
 ) -> None:
     """Print what a directory of manifests means for one node: the program every backend gets.
 
-    With `--from-kernel` print what is in the kernel instead, decoded by the backend; not every backend can. The kernel knows no
-    names of pods and policies, and keeps what it needs to decide: such a program decides as the one it came from and has other words.
+    With `--from-kernel` print what is in the kernel instead: as a program, where the backend can make one of it, else in the
+    dataplane's own words. A kernel with maps knows no names of pods and policies: such a program has others, and decides alike.
     """
     settings = read(
         config, {"backend": backend, "node": node, "established": established, "deny_action": deny_action}, backend_option
