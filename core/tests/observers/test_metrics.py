@@ -8,10 +8,13 @@ from collections.abc import Callable
 import pytest
 from prometheus_client import CollectorRegistry
 
-from polyplane.cluster.model import ObjectKey
+from polyplane.cluster.model import Change, ObjectKey, Pod
 from polyplane.cluster.problems import Problem, Severity
+from polyplane.compile.incremental import Compiler
+from polyplane.compile.places import Places
 from polyplane.errors import ConfigError
 from polyplane.hookspecs import Applied, Arrival, Drift, Fill, Followed, RuleCount
+from polyplane.ir.cidr import Cidr
 from polyplane.ir.program import EMPTY, Action, Direction, Origin, Policy, PolicyId, Program, Rule
 from polyplane.observers.metrics import MetricsObserver
 from polyplane.plugins import Observers
@@ -112,3 +115,13 @@ def test_refuses_options(options: dict[str, object]) -> None:
 def test_fill_levels(registry: CollectorRegistry, read: Read) -> None:
     observers(registry).filled([Fill(name="rows", used=7, capacity=10)])
     assert (read("polyplane_dataplane_entries", table="rows"), read("polyplane_dataplane_capacity", table="rows")) == (7, 10)
+
+
+def test_strangers_are_no_pods(registry: CollectorRegistry, read: Read) -> None:
+    told = observers(registry)
+    compiler = Compiler(node="n1", deny_strangers=True, pod_prefixes=[Cidr.parse("10.0.0.0/30")])
+    web = Pod(namespace="shop", name="web", labels={}, node="n1", addresses=(Cidr.parse("10.0.0.1"),))
+    compiler.set_places(Places(interfaces={Cidr.parse("10.9.9.9"): "veth9"}))
+    told.applied(diff(EMPTY, compiler.update([Change(None, web)])), Applied(operations=1), 0.1)
+    assert (read("polyplane_endpoints"), read("polyplane_endpoints_unknown")) == (1, 2)
+    assert read("polyplane_endpoints_isolated", direction="ingress") == 0

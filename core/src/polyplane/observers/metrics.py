@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from polyplane.cluster.problems import Severity
+from polyplane.compile.strangers import is_stranger
 from polyplane.errors import ConfigError
 from polyplane.hookspecs import Applied, Arrival, Drift, Fill, Followed, RuleCount, hookimpl
 from polyplane.ir.delta import Delta
@@ -82,6 +83,7 @@ class MetricsObserver:
         self._problems = gauge("problems", "Objects and places of the source with something wrong", ["severity"])
         self._unsupported = gauge("unsupported_policies", "Policies that the backend cannot enforce, whose traffic is denied")
         self._endpoints = gauge("endpoints", "Pods of this node")
+        self._unknown = gauge("endpoints_unknown", "Places of this node that are closed because no known pod is there, prefixes among them")
         self._isolated = gauge("endpoints_isolated", "Pods of this node that policies isolate", ["direction"])
         self._policies = gauge("policies", "Directions of policies in force on this node")
         self._rules = gauge("rules", "Rules in force on this node")
@@ -180,9 +182,11 @@ class MetricsObserver:
     # --- helpers
 
     def _measure(self, program: Program) -> None:
-        self._endpoints.set(len(program.endpoints))
+        known = [endpoint for endpoint in program.endpoints.values() if not is_stranger(endpoint.id)]
+        self._endpoints.set(len(known))
+        self._unknown.set(len(program.endpoints) - len(known))
         for direction in ("ingress", "egress"):
-            isolated = sum(any(tier.isolation for tier in getattr(endpoint, direction)) for endpoint in program.endpoints.values())
+            isolated = sum(any(tier.isolation for tier in getattr(endpoint, direction)) for endpoint in known)
             self._isolated.labels(direction).set(isolated)
         self._policies.set(len(program.policies))
         self._rules.set(sum(len(policy.rules) for policy in program.policies.values()))

@@ -26,6 +26,7 @@ from polyplane.cluster.problems import Problem, Severity
 from polyplane.cluster.store import Store
 from polyplane.compile.incremental import Compiler
 from polyplane.compile.places import Places
+from polyplane.compile.strangers import is_stranger
 from polyplane.errors import ApplyError, PolyplaneError
 from polyplane.hookspecs import Arrival, Followed
 from polyplane.ir.cidr import Cidr
@@ -278,7 +279,7 @@ class Loop:
     def _report_in_sync(self) -> None:
         pods = self._store.pods
         _log.info("in sync", pods=len(pods), policies=len(self._store.policies), endpoints=len(self._target.endpoints))
-        if pods and not self._target.endpoints:
+        if pods and all(map(is_stranger, self._target.endpoints)):
             nodes = sorted({pod.node for pod in pods.values() if pod.node})
             _log.warning(
                 "no pod is on this node, nothing to enforce; is the node's name right?", node=self._compiler.node, pods_are_on=nodes
