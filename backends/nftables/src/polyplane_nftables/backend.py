@@ -13,6 +13,7 @@ from polyplane.ir.features import Capabilities, Feature
 from polyplane.ir.program import EMPTY, Program
 from polyplane_nftables.batch import Batch, write_batch, write_whole
 from polyplane_nftables.drift import drifts_of
+from polyplane_nftables.elements import encode
 from polyplane_nftables.kernel import DriverMissing, Kernel, NftError, Output
 from polyplane_nftables.layout import Layout
 from polyplane_nftables.listing import NotUnderstood, parse_counters, parse_listing
@@ -55,9 +56,10 @@ class NftablesBackend:
         """
         layout, self._layout = self._layout, None
         if layout is not None and not delta.base.same_content(EMPTY) and layout.can_follow(delta):
-            batch = write_batch(self._options.table, layout.follow(delta))
+            changes = layout.follow(delta)
+            batch = write_batch(self._options.table, changes)
             try:
-                self._run(batch)
+                self._run(batch, encode(self._options.table, changes, layout.native.kinds))
             except ApplyError as error:
                 if error.retryable:
                     raise
@@ -179,11 +181,15 @@ class NftablesBackend:
         except (NftError, DriverMissing, OSError) as error:
             raise _apply_error(error) from error
 
-    def _run(self, batch: Batch) -> None:
+    def _run(self, batch: Batch, messages: Sequence[tuple[int, int, bytes]] | None = None) -> None:
+        """Bring a batch into the kernel, in the shorter way if it can be said in these messages."""
         if not batch.operations:
             return
         try:
-            self._kernel.run(batch.text)
+            if messages is not None:
+                self._kernel.run_elements(messages)
+            else:
+                self._kernel.run(batch.text)
         except (NftError, DriverMissing, OSError) as error:
             raise _apply_error(error) from error
 

@@ -13,11 +13,13 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from enum import IntFlag
 from typing import Final, Protocol
 
 from polyplane.backend_kit.messages import shorten
 from polyplane.backend_kit.namespaces import in_namespace
+from polyplane_nftables import elements
 
 LIBRARY: Final = "libnftables.so.1"
 #: What may pass by itself: another writer, a full socket buffer, memory.
@@ -141,6 +143,16 @@ class Kernel:
         :raises NftError: nothing was changed
         """
         self._execute(text, Output(0))
+
+    def run_elements(self, messages: Sequence[tuple[int, int, bytes]]) -> None:
+        """Change elements as `polyplane_nftables.elements` encodes them, all or none.
+
+        :raises NftError: nothing was changed
+        """
+        try:
+            in_namespace(self._netns, lambda: elements.send(messages))
+        except OSError as error:
+            raise NftError(f"elements: {error.strerror or error}") from error
 
     def list_table(self, table: str, output: Output) -> str | None:
         """Return the listing of ``inet <table>``, None if there is none.
