@@ -36,7 +36,7 @@ def measure(settings: Settings) -> tuple[Figure, ...]:
             samples.add("first start, operations", "", first.operations, **case)
             rig.probe.until_open()
             rig.settle(0.5)
-            for number in range(3 if full else 1):
+            for number in range(2 if full else 1):
                 _restart_pods(rig, samples, case, number + 1)
                 _many_policies(rig, samples, case)
                 _restart_agent(rig, samples, case)

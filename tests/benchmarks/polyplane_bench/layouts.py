@@ -7,14 +7,14 @@ their models do, where polyplane's default looks at every packet of the original
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
-from polyplane_bench.programs import Load, Pod, members, others, placed, port_of
+from polyplane_bench.programs import Load, Pod, group_of, members, others, placed, port_of
 from polyplane_bench.queue_reader import NUMBER
 from polyplane_conformance.sandbox import Sandbox
 
@@ -47,15 +47,15 @@ def ipset_chains(variant: str) -> Lay:
 
     def lay(sandbox: Sandbox, load: Load, client: Pod, server: Pod) -> Collection[int]:
         sets = []
-        for number, _ in placed(load, server):
-            sets.append(f"create s{number} hash:ip")
-            sets += [f"add s{number} {member}" for member in members(number, load, client)]
+        for group, number in {group_of(number, load): number for number, _ in placed(load, server)}.items():
+            sets.append(f"create s{group} hash:ip")
+            sets += [f"add s{group} {member}" for member in members(number, load, client)]
         sandbox.run(sandbox.topology.node.name, ["ipset", "restore"], text="\n".join([*sets, ""]))
         chains = {pod.id: f"POD{at}" for at, pod in enumerate(_isolated(load, server))}
         lines = ["*filter", *(f":{chain} - [0:0]" for chain in chains.values()), f"-A FORWARD {_ESTABLISHED}"]
         lines += [f"-A FORWARD -d {pod.address} -j {chains[pod.id]}" for pod in _isolated(load, server)]
         for number, pod in placed(load, server):
-            match = f"-m set --match-set s{number} src"
+            match = f"-m set --match-set s{group_of(number, load)} src"
             lines += [f"-A {chains[pod.id]} -p {kind} --dport {port_of(number, load)} {match} -j ACCEPT" for kind in ("tcp", "udp")]
         lines += [f"-A {chain} -j DROP" for chain in chains.values()]
         _restore(sandbox, variant, lines)
@@ -112,9 +112,21 @@ def _isolated(load: Load, server: Pod) -> list[Pod]:
     return [pod for pod in (*others(load), server) if pod.id in selected]
 
 
+def own_options(sandbox: Sandbox, variant: str) -> dict[str, object]:
+    """Return the options of the iptables backend besides those of the sandbox: a lock that nobody else on this machine waits for."""
+    return {"variant": variant, "lock_file": _lock_file(sandbox)} if variant else {}
+
+
+def tidy(sandbox: Sandbox) -> None:
+    """Remove the lock."""
+    Path(_lock_file(sandbox)).unlink(missing_ok=True)
+
+
+def _lock_file(sandbox: Sandbox) -> str:
+    return str(Path(tempfile.gettempdir()) / f"{sandbox.node_netns.name}.xtables")
+
+
 def _restore(sandbox: Sandbox, variant: str, lines: list[str]) -> None:
     argv = [f"iptables-{variant}-restore", "--noflush", *(["-w", "30"] if variant == "legacy" else [])]
-    try:
-        sandbox.run(sandbox.topology.node.name, argv, text="\n".join([*lines, "COMMIT", ""]))
-    except subprocess.SubprocessError as error:
-        raise RuntimeError(f"{argv[0]}: {error}") from error
+    environment = {**os.environ, "XTABLES_LOCKFILE": _lock_file(sandbox)}
+    sandbox.run(sandbox.topology.node.name, argv, text="\n".join([*lines, "COMMIT", ""]), env=environment)

@@ -74,7 +74,7 @@ def variants(settings: Settings) -> list[Variant]:
             continue
         for name, lay in (("linear chains", layouts.linear(variant)), ("ipsets and chains", layouts.ipset_chains(variant))):
             spread = [Load(policies=1), Load(policies=1000, endpoints=250), Load(policies=1000, endpoints=10, spread=False)]
-            if full:
+            if full and variant == "legacy":  # nft's take minutes to load
                 spread.append(Load(policies=most, endpoints=250))
             found += [Variant(layout=f"{name}, {variant}", load=load, lay=lay) for load in spread]
     if "iptables-legacy" in settings.backends:
@@ -87,6 +87,7 @@ def node(variant: Variant) -> Iterator[tuple[Wire, float]]:
     """Build the node of a variant, lay out its rules, connect its pods; yield the traffic and the seconds that loading took."""
     with ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox.build(TOPOLOGY, variant.wiring))
+        stack.callback(layouts.tidy, sandbox)
         client, server = (Pod(id=spec.id, interface=spec.host_interface, address=spec.addresses[0]) for spec in (CLIENT, SERVER))
         began = time.monotonic()
         others: Collection[int] = ()
@@ -94,7 +95,7 @@ def node(variant: Variant) -> Iterator[tuple[Wire, float]]:
             others = variant.lay(sandbox, variant.load, client, server)
         else:
             name, _, choice = variant.layout.partition("-")
-            options = sandbox.backend_options() | ({"variant": choice} if choice else {})
+            options = sandbox.backend_options() | layouts.own_options(sandbox, choice)
             backend = load_backend(name, options)
             stack.callback(backend.teardown)
             wanted = program(variant.load, client, server)
@@ -115,7 +116,7 @@ def _helpers(sandbox: Sandbox, others: Collection[int]) -> Callable[[], float]:
 def measure(settings: Settings) -> tuple[Figure, ...]:
     """Load every variant, then measure round after round."""
     full = settings.size is Size.FULL
-    rounds, seconds = (15, 0.06) if full else (5, 0.03)
+    rounds, seconds = (10, 0.06) if full else (5, 0.03)
     samples = Samples()
     with ExitStack() as stack:
         wires: list[tuple[Variant, Wire]] = []

@@ -31,6 +31,8 @@ from polyplane.ir.program import (
 )
 from polyplane_bench.traffic import PORT
 
+#: Different groups of peers, at most.
+GROUPS: Final = 1000
 _ISOLATION: Final = (1 << 32) - 1
 
 
@@ -83,6 +85,11 @@ def placed(load: Load, server: Pod) -> Iterator[tuple[int, Pod]]:
         yield number, everybody[(number - load.policies) % len(everybody)]
 
 
+def group_of(number: int, load: Load) -> int:
+    """Return whose peers a policy admits: from a thousand policies on they share peers, as policies of a cluster do."""
+    return number if number == load.policies - 1 else number % GROUPS
+
+
 def port_of(number: int, load: Load) -> int:
     """Return the port that a policy is about; the last policy's is the traffic's."""
     return PORT if number == load.policies - 1 else 10_000 + number % 50_000
@@ -90,8 +97,8 @@ def port_of(number: int, load: Load) -> int:
 
 def members(number: int, load: Load, client: Pod) -> list[str]:
     """Return whom a policy admits; the last policy admits the client as well."""
-    share = per_policy(load)
-    return [peer_address(number * share + at) for at in range(share)] + ([client.address] if number == load.policies - 1 else [])
+    share, group = per_policy(load), group_of(number, load)
+    return [peer_address(group * share + at) for at in range(share)] + ([client.address] if number == load.policies - 1 else [])
 
 
 def program(load: Load, client: Pod, server: Pod) -> Program:
@@ -100,8 +107,9 @@ def program(load: Load, client: Pod, server: Pod) -> Program:
     policies: dict[PolicyId, Policy] = {}
     selecting: dict[str, list[PolicyId]] = {}
     for number, pod in placed(load, server):
-        set_id = SetId(f"s{number:06}")
-        sets[set_id] = AddressSet(id=set_id, label=f"peers of {number}", members=Members(map(Cidr.parse, members(number, load, client))))
+        group = group_of(number, load)
+        set_id = SetId(f"s{group:06}")
+        sets[set_id] = AddressSet(id=set_id, label=f"group {group}", members=Members(map(Cidr.parse, members(number, load, client))))
         policy = _policy(number, set_id, port_of(number, load))
         policies[policy.id] = policy
         selecting.setdefault(pod.id, []).append(policy.id)

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from polyplane.plugins import load_backend
 from polyplane_bench.cluster import Raw
+from polyplane_bench.layouts import own_options, tidy
 from polyplane_bench.packets import CLIENT, SERVER, TOPOLOGY
 from polyplane_bench.traffic import PORT, cpu_of
 from polyplane_conformance import netns
@@ -52,11 +53,12 @@ class Rig:
         self._settings = settings or {}
         wiring = Wiring.BRIDGE if backend == "ovs" else Wiring.ROUTED
         self.sandbox: Final = stack.enter_context(Sandbox.build(TOPOLOGY, wiring))
+        stack.callback(tidy, self.sandbox)
         self.server: Final = stack.enter_context(ApiServer())
         self._directory: Final = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self._kubeconfig: Final = self.server.kubeconfig(self._directory / "kubeconfig")
         name, _, variant = backend.partition("-")
-        options = self.sandbox.backend_options() | ({"variant": variant} if variant else {})
+        options = self.sandbox.backend_options() | own_options(self.sandbox, variant)
         self._config = {"backend": name, "backend_options": {name: options}, "node": TOPOLOGY.node.name}
         self._config |= {"source_options": {"kubernetes": {"kubeconfig": str(self._kubeconfig)}}, **self._settings}
         stack.callback(lambda: load_backend(name, options).teardown())

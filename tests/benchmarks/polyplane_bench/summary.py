@@ -1,0 +1,77 @@
+"""The few figures that the README quotes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from polyplane_bench.figures import Figure, Result, median
+from polyplane_bench.settings import BACKENDS
+from polyplane_bench.tables import number, size, table
+
+
+def lines(results: Mapping[str, Result]) -> list[str]:
+    """Return the summary of whatever results there are."""
+    parts: list[str] = []
+    if "core" in results:
+        parts += _core(results["core"])
+    head = (
+        "packet, 1 policy",
+        "packet, 1 000 on its pod",
+        "packet, most policies on the node",
+        "change, ms",
+        "change among 200/s, ms",
+        "restart changes",
+        "lost",
+    )
+    if {"packets", "events", "churn"} <= results.keys():
+        written = [(backend, *_backend(results, backend)) for backend in BACKENDS]
+        parts += ["", *_explained(results), "", *table(("backend", *head), written)]
+    return parts
+
+
+def _core(result: Result) -> list[str]:
+    largest = max(result.find("cold start, CPU", local=110), key=lambda figure: (figure.case["pods"], figure.case["policies"]))
+    peak = result.one("cold start, peak memory", **largest.case)
+    events = list(result.find("event, CPU", **largest.case))
+    worst = max(events, key=lambda figure: figure.p99)
+    smallest = min(int(figure.case["pods"]) for figure in result.find("cold start, CPU", policies=largest.case["policies"]))
+    grown = [ratio for event in events if (ratio := _grown(result, event, smallest)) is not None]
+    first = f"With {size(int(largest.case['pods']))} pods and {size(int(largest.case['policies']))} policies in the cluster the agent"
+    first += f" is ready after **{number(largest.median)} s** of CPU, takes **{number(peak.median) if peak else '–'} MiB** at its peak,"
+    first += f" and follows an event in **{number(median(event.median for event in events))} ms** of CPU"
+    return [
+        f"{first} (99th percentile of the dearest, {worst.case['event']}: {number(worst.p99)} ms).",
+        *([f"That is {number(median(grown))} times what an event costs with {size(smallest)} pods."] if grown else []),
+    ]
+
+
+def _grown(result: Result, event: Figure, smallest: int) -> float | None:
+    small = result.one("event, CPU", **{**event.case, "pods": smallest})
+    return event.median / small.median if small and small.median else None
+
+
+def _explained(results: Mapping[str, Result]) -> list[str]:
+    churn = next(iter(results["churn"].find("agent, memory")))
+    return [
+        "*Packet*: CPU of a UDP datagram as a ratio to forwarding it without policies (Open vSwitch: its userspace datapath to itself), which policies of its pod and of others cost.",
+        "*Change*: median from the API server to the wire, with nothing else going on and while 200 other objects change a second.",
+        f"*Restart*: native operations after `kill -9` with {size(int(churn.case['policies']))} policies, and datagrams lost meanwhile.",
+    ]
+
+
+def _backend(results: Mapping[str, Result], backend: str) -> list[str]:
+    packets, events, churn = results["packets"], results["events"], results["churn"]
+    none = packets.one("UDP, CPU", layout="none", wiring="bridge" if backend == "ovs" else "routed")
+    spread = [one for one in packets.find("UDP, CPU", layout=backend, placed="spread", addresses=0) if one.case["policies"]]
+    found = [
+        packets.one("UDP, CPU", layout=backend, policies=1, endpoints=10, addresses=0),
+        packets.one("UDP, CPU", layout=backend, placed="one pod"),
+        max(spread, key=lambda one: one.case["policies"], default=None),
+    ]
+    cells = [f"{figure.median / none.median:.2f}" if figure and none else "–" for figure in found]
+    most = max((int(figure.case["policies"]) for figure in events.find("event to wire", backend=backend)), default=0)
+    for rate in sorted({int(figure.case["rate"]) for figure in events.find("event to wire")}):
+        every = [figure.median for figure in events.find("event to wire", backend=backend, rate=rate, policies=most)]
+        cells.append(number(median(every)) if every else "–")
+    operations, lost = churn.one("agent restarted, operations", backend=backend), churn.one("agent restarted, lost", backend=backend)
+    return [*cells, number(operations.high) if operations else "–", number(lost.high) if lost else "–"]
