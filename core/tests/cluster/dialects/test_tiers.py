@@ -180,6 +180,34 @@ def test_what_is_not_understood_fails_closed(to: Any, place: str) -> None:
         assert text.startswith(place)
 
 
+@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize(
+    ("parse", "action", "rule"),
+    [
+        (cnp, "Accept", NOBODY),
+        (cnp, "Deny", DENY_ALL),
+        (cnp, "Pass", DENY_ALL),
+        (anp, "Allow", NOBODY),
+        (anp, "Deny", DENY_ALL),
+        (anp, "Pass", DENY_ALL),
+        (banp, "Allow", NOBODY),
+        (banp, "Deny", DENY_ALL),
+    ],
+)
+@pytest.mark.parametrize(
+    "peers", [[{}], [{"serviceAccounts": {}}], [EVERYWHERE, {"serviceAccounts": {}}], [{"namespaces": {}, "zones": []}]]
+)
+def test_unknown_peers_fail_closed_in_every_kind(parse: Any, action: str, rule: Any, direction: Any, peers: Any) -> None:
+    side = "from" if direction is INGRESS else "to"
+    # The rules around it stay as they are.
+    around = {"action": "Deny", side: [EVERYWHERE]}
+    policy = parse(**{direction.value: [around, {"action": action, side: peers}, around]})
+    plain = PolicyRule(action=Action.DENY, peers=(PodPeer(PodSelector()),))
+    assert policy.rules[direction] == (plain, rule, plain)
+    (text,) = policy.unsupported
+    assert text.startswith(f"spec.{direction}[1].{side}[")
+
+
 @pytest.mark.parametrize("item", [{}, {"icmp": {}}, {"tcp": {"flags": ["syn"]}}, {"tcp": {"destinationPort": {"name": "web"}}}])
 def test_protocols_that_are_not_understood_fail_closed(item: Any) -> None:
     assert egress(EVERYWHERE, action="Accept", protocols=[{"destinationNamedPort": "web"}, item]) == NOBODY

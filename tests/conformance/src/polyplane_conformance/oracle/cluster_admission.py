@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -199,17 +199,26 @@ def _shape(path: str, value: Any, wanted: Shape) -> Iterator[str]:
     for name, shape in wanted.members.items():
         if name in given:
             yield from _walk(f"{path}.{name}", given[name], shape)
-    if wanted.rule == "range" and {"start", "end"} <= set(given) and not given["start"] < given["end"]:
+    ends = [item for name in ("start", "end") if isinstance(item := given.get(name), int)]
+    if wanted.rule == "range" and len(ends) == 2 and not ends[0] < ends[1]:
         yield f"{path}: must start before it ends"
     if wanted.rule == "names" and _names_the_nameless(given):
         yield f"{path}: peers without pods have no named ports"
 
 
 def _names_the_nameless(rule: Raw) -> bool:
-    ports = [*(rule.get("protocols") or ()), *(rule.get("ports") or ())]
-    named = any("destinationNamedPort" in (item or {}) or "namedPort" in (item or {}) for item in ports)
-    nameless = {"networks", "nodes", "domainNames"}
-    return named and any(nameless & set(item or {}) for item in rule.get("to") or ())
+    names, nameless = {"destinationNamedPort", "namedPort"}, {"networks", "nodes", "domainNames"}
+    named = any(names & _members(item) for part in ("protocols", "ports") for item in _items(rule, part))
+    return named and any(nameless & _members(item) for item in _items(rule, "to"))
+
+
+def _items(rule: Raw, part: str) -> Sequence[Any]:
+    found = rule.get(part)
+    return found if isinstance(found, list | tuple) else ()
+
+
+def _members(value: Any) -> set[str]:
+    return {name for name, item in value.items() if item is not None} if isinstance(value, Mapping) else set()
 
 
 def _is_network(text: str) -> bool:
