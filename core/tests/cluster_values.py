@@ -31,6 +31,7 @@ from polyplane.ir.program import Action, Direction, TierEnd
 
 NAMESPACE_TIER = TierSpec(name="networkpolicy", position=1000, end=TierEnd.DENY, exempts_self=True)
 ADMIN_TIER = TierSpec(name="admin", position=100)
+BASELINE_TIER = TierSpec(name="baseline", position=10_000)
 
 
 def select(**labels: str) -> LabelSelector:
@@ -56,6 +57,7 @@ def policy(
     egress: Iterable[PolicyRule] | None = None,
     tier: TierSpec = NAMESPACE_TIER,
     isolates: Iterable[Direction] | None = None,
+    order: tuple[int, ...] = (),
 ) -> ClusterPolicy:
     where, _, short = name.partition("/")
     rules = {
@@ -64,6 +66,7 @@ def policy(
     return ClusterPolicy(
         key=ObjectKey("test/v1", "Policy", where, short),
         tier=tier,
+        order=order,
         subject=PodSelector(namespace=where, pods=pods or LabelSelector()),
         rules=rules,
         isolates=frozenset(rules if isolates is None else isolates),
@@ -110,7 +113,7 @@ PORTS = st.one_of(
 )
 RULES = st.builds(
     PolicyRule,
-    action=st.just(Action.ALLOW),
+    action=st.sampled_from([Action.ALLOW, Action.ALLOW, Action.DENY, Action.PASS, Action.LOG]),
     peers=st.one_of(st.none(), *[st.lists(PEERS, min_size=1, max_size=3).map(tuple)] * 3, st.just(())),
     ports=st.one_of(st.none(), st.lists(PORTS, min_size=1, max_size=2).map(tuple)),
 )
@@ -137,12 +140,14 @@ def objects_of(draw: st.DrawFn, kind: str) -> Pod | Namespace | Node | ClusterPo
         )
     if kind == "policy":
         rules = st.one_of(st.none(), st.lists(RULES, max_size=2), st.lists(RULES, min_size=1, max_size=2))
+        tier = draw(st.sampled_from([NAMESPACE_TIER, NAMESPACE_TIER, ADMIN_TIER, BASELINE_TIER]))
         return policy(
             f"{where}/p{draw(st.integers(1, 3))}",
             pods=draw(st.one_of(st.just(LabelSelector()), SELECTORS)),
             ingress=draw(rules),
             egress=draw(rules),
-            tier=draw(st.sampled_from([NAMESPACE_TIER, ADMIN_TIER])),
+            tier=tier,
+            order=(draw(st.integers(0, 1)),) if tier.end is TierEnd.NEXT else (),
         )
     ports = st.lists(
         st.builds(ContainerPort, st.sampled_from(["web", "dns"]), st.sampled_from([6, 6, 17]), NUMBERS), min_size=1, max_size=2

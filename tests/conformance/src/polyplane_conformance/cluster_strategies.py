@@ -31,7 +31,7 @@ _NETWORKS: Final = (
 _PORT_NAMES: Final = ("web", "dns", "serve-80-tcp", "nowhere")
 _PROTOCOLS: Final = ("TCP", "UDP", "SCTP")
 #: What a newer API might have, and what a schema lets through.
-_STRANGE_PEERS: Final[tuple[dict[str, Any], ...]] = (
+STRANGE_PEERS: Final[tuple[dict[str, Any], ...]] = (
     {},
     {"serviceAccounts": {}},
     {"namespaces": {}, "zones": ["a"]},
@@ -94,7 +94,7 @@ def _rules(draw: st.DrawFn, kind: str, direction: str, selectors: Selectors) -> 
             st.lists(_protocols(names=names) if new else _ports(names=names), min_size=1, max_size=3)
         )
     if strange and draw(st.booleans()):
-        peers.append(draw(st.sampled_from(_STRANGE_PEERS)))
+        peers.append(draw(st.sampled_from(STRANGE_PEERS)))
     elif strange:
         rule.setdefault("protocols" if new else "ports", []).append(draw(st.sampled_from(_STRANGE_PROTOCOLS if new else _STRANGE_PORTS)))
     return rule

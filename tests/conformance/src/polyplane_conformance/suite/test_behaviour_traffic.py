@@ -107,13 +107,14 @@ def test_tiers_of_administrators_cover_the_way_to_oneself(stage: Stage) -> None:
     """Unlike NetworkPolicy, the admin and baseline tiers apply to a pod that calls itself through a service."""
     service = _with_service(stage)
     subject = {"pods": {"namespaceSelector": {"matchLabels": {"ns": "x"}}, "podSelector": pod("a")}}
-    deny = [{"action": "Deny", "to": [subject]}]
+    rules = ({"egress": [{"action": "Deny", "to": [subject]}]}, {"ingress": [{"action": "Deny", "from": [subject]}]})
     service.begin(policy("x/closed", podSelector={}, policyTypes=["Ingress"]))
     for tier in ("Admin", "Baseline"):
-        service.act(ApplyClusterPolicy(name="self", spec={"tier": tier, "priority": 1, "subject": subject, "egress": deny}))
-        assert _through(service, "x/a") == {Outcome.DENIED}
-    service.act(DeleteClusterPolicy(name="self"))
-    assert _through(service, "x/a") == {Outcome.ALLOWED}
+        for rule in rules:
+            service.act(ApplyClusterPolicy(name="self", spec={"tier": tier, "priority": 1, "subject": subject, **rule}))
+            assert _through(service, "x/a") == {Outcome.DENIED}
+        service.act(DeleteClusterPolicy(name="self"))
+        assert _through(service, "x/a") == {Outcome.ALLOWED}
 
 
 def test_reject_answers(stage: Stage) -> None:
