@@ -11,7 +11,7 @@ from polyplane.ir.program import Endpoint
 from polyplane_ovs import fields
 from polyplane_ovs.flows import Flow
 from polyplane_ovs.owned import Stage
-from polyplane_ovs.pipeline import DROP, EXEMPT, UNTAGGED, Pipeline
+from polyplane_ovs.pipeline import DROP, EXEMPT, NOT_SUBJECT, UNTAGGED, Pipeline
 from polyplane_ovs.ports import Attachment, link_local
 
 _NO_MAC: Final = "00:00:00:00:00:00"
@@ -71,15 +71,16 @@ def _through_services(pipeline: Pipeline, place: Place) -> Iterator[Flow]:
     The node gives such a packet its own address, for a pod drops packets from itself. So on its way to the service it gets a mark
     in its DSCP, the only part that comes back unchanged; with the mark, the node's address means the endpoint itself.
     """
-    if place.egress:
-        for cidr in place.service_cidrs:
-            match = (
-                *fields.wide(fields.EGRESS_STACK, place.egress),
-                *fields.address(fields.DESTINATION, cidr),
-                fields.flags(0, fields.REPLY),
-            )
-            actions = (f"set_field:{_MARK}->ip_dscp", pipeline.goto(Stage.INGRESS_CLASS))
-            yield pipeline.flow(Stage.EGRESS_CLASS, EXEMPT + 1, match, actions)
+    for cidr in place.service_cidrs:
+        to_service = (*fields.address(fields.DESTINATION, cidr), fields.flags(0, fields.REPLY))
+        actions = (f"set_field:{_MARK}->ip_dscp", pipeline.goto(Stage.INGRESS_CLASS))
+        if place.egress:
+            yield pipeline.flow(Stage.EGRESS_CLASS, EXEMPT + 1, (*fields.wide(fields.EGRESS_STACK, place.egress), *to_service), actions)
+            continue
+        # no egress of its own to go by
+        for own in dict.fromkeys(own.source for own in place.own if own.source.family == cidr.family):
+            match = (*fields.wide(fields.EGRESS_STACK, 0), *fields.address(fields.SOURCE, own)[1:], *to_service)
+            yield pipeline.flow(Stage.EGRESS_CLASS, NOT_SUBJECT + 1, match, actions)
     for own in place.own:
         for node in place.node_addresses:
             if own.source != own.destination or node.family != own.source.family:
