@@ -63,7 +63,7 @@ def definition(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> D
     folder = pytestconfig.getoption("--polyplane-corpus")
     path = None if folder is None else folder / "crds" / "network-policy-api" / request.param
     if path is None or not path.exists():
-        pytest.skip(f"no definition {request.param}; give its place with --polyplane-corpus")
+        pytest.skip("the definitions are not here; give the corpus that has them with --polyplane-corpus")
     return Definition(path)
 
 
