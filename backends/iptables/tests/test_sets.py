@@ -76,16 +76,19 @@ def test_sets_of_ports_are_repaired_and_go(namespace: Namespace) -> None:
     assert namespace.run("ipset", "list", "-n") == ""
 
 
-def crowd(start: int, size: int) -> Program:
-    """A pod that so many peers may reach, and that may not be reached by as many others."""
-    near = peers("near", (f"10.{at >> 8}.{at & 255}.1" for at in range(start, start + size)))
-    far = peers("far", (f"192.168.{at >> 8}.{at & 255}" for at in range(start, start + size)))
-    both = policy(IN, rule("far", IN, 0, Action.DENY, sets=("far",)), rule("near", IN, 1, sets=("near",)))
+def crowd(start: int, size: int, names: tuple[str, str] = ("one", "two")) -> Program:
+    """A pod that so many peers may reach, and as many others may not, 172.16 among both."""
+    near_name, far_name = names
+    shared = f"172.16.{start >> 8}.{start & 255}"
+    near = peers(near_name, (shared, *(f"10.{at >> 8}.{at & 255}.1" for at in range(start, start + size))))
+    far = peers(far_name, (shared, *(f"192.168.{at >> 8}.{at & 255}" for at in range(start, start + size))))
+    both = policy(IN, rule("far", IN, 0, Action.DENY, sets=(far_name,)), rule("near", IN, 1, sets=(near_name,)))
     return program(endpoint("a", "veth-a", "10.0.0.1", ingress=isolated(IN, both)), both, near, far)
 
 
-def test_a_set_that_changes_in_bulk_is_swapped() -> None:
-    old, new = crowd(0, 1000), crowd(900, 1000)
+@pytest.mark.parametrize("names", [("one", "two"), ("two", "one")])
+def test_a_set_that_changes_in_bulk_is_swapped(names: tuple[str, str]) -> None:
+    old, new = crowd(0, 1000, names), crowd(900, 1000, names)
     layout = Layout.of(old)
     native = layout.native({})
     layout.follow(diff(old, new))
@@ -93,11 +96,11 @@ def test_a_set_that_changes_in_bulk_is_swapped() -> None:
     assert sum(line.startswith("swap ") for step in made.steps for line in step.text.splitlines()) == 4
     packets = [
         Packet(source=Cidr.parse(source), destination=Cidr.parse("10.0.0.1"), protocol=6, source_port=1, port=1)
-        for source in ("10.0.1.1", "192.168.0.1", "10.3.133.1", "10.7.100.1", "192.168.7.100")
+        for source in ("10.0.1.1", "192.168.0.1", "10.3.133.1", "10.7.100.1", "192.168.7.100", "172.16.0.0", "172.16.3.132")
     ]
     first, last = Simulator(native), Simulator(layout.native({}))
     may = [first.forward(packet, "uplink", "veth-a").allowed or last.forward(packet, "uplink", "veth-a").allowed for packet in packets]
-    assert may == [True, False, True, True, False]
+    assert may == [True, False, True, True, False, False, False]
     for _ in stages(native, made):
         for packet, allowed in zip(packets, may, strict=True):
             assert allowed or not Simulator(native).forward(packet, "uplink", "veth-a").allowed

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
-from backend_programs import BLOCK, FRONT, IN, admin, endpoint, isolated, policy, program, rule, with_content_ids
+from backend_programs import BLOCK, FRONT, IN, admin, endpoint, isolated, policy, program, rule
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from ipt_namespace import Namespace
@@ -15,7 +16,7 @@ from ir_programs import matches, packets, programs
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.evaluate import Packet, Verdict, evaluate
 from polyplane.ir.evaluate import matches as holds
-from polyplane.ir.program import EMPTY, Action, Direction, Match, Policy, PortRange, Program, Stack, Tier, TierEnd
+from polyplane.ir.program import EMPTY, Action, Match, PeerTerm, Policy, PortRange, Program, Stack, Tier
 from polyplane.reconcile.diff import diff
 from polyplane_iptables.layout import Layout
 from polyplane_iptables.steps import MOST_PARTS, StackRefused, both, parts_of
@@ -65,8 +66,19 @@ def test_the_kernel_takes_them_behind_the_deepest_trees(namespace: Namespace) ->
     logs = policy(IN, rule("logs", IN, 0, Action.LOG, sets=("front", "block")), rule("logs", IN, 1, Action.PASS))
     once = replace(admin(logs)[0], name="logs")
     stack = (once, *stack[:-1], replace(once, name="again"), stack[-1])
-    pods = [endpoint(f"n{at}", f"cali{at:04x}", f"10.1.{at >> 8}.{at & 255}", ingress=stack) for at in range(0, 2600, 13)]
-    pods += [endpoint(f"a{at}", None, f"10.2.{at >> 8}.{at & 255}", ingress=stack) for at in range(0, 2600, 13)]
+    # Each character, and each four bits, tells two halves apart.
+    words = ["".join(bits) for bits in product("01", repeat=7)]
+    pods = [endpoint(f"n{word}", f"cali{word}", f"10.1.0.{int(word, 2)}", ingress=stack) for word in words]
+    pods += [
+        endpoint(
+            f"a{word}",
+            None,
+            f"10.{int(word[:2], 16)}.{int(word[2:4], 16)}.{int(word[4:6], 16) + 2 * int(word[6])}",
+            f"fd00::{word[:4]}:{word[4:]}",
+            ingress=stack,
+        )
+        for word in words
+    ]
     wanted = program(*pods, logs, *policies, FRONT, BLOCK)
     backend = namespace.backend()
     assert backend.polyplane_apply(diff(EMPTY, wanted)).operations
@@ -83,24 +95,37 @@ def test_both_holds_where_both_hold(one: Match, other: Match, some: Packet, worl
     assert (joined is not None and holds(world, joined, some, some.source)) is wanted
 
 
-@settings(deadline=None, max_examples=100, phases=[Phase.generate])
-@given(programs(), packets(), st.data())
-def test_towers_of_tiers_decide_as_evaluate_does(world: Program, some: Packet, data: st.DataObject) -> None:
-    assume(some.protocol not in (1, 58))
-    world = replace(with_content_ids(world), node_addresses=frozenset())
-    ids = {way: [key for key, each in world.policies.items() if each.direction is way] for way in Direction}
+def step_matches() -> st.SearchStrategy[Match]:
+    ports = st.sampled_from([(), (PortRange(1, 4),), (PortRange(3, 6),), (PortRange(5, 5),), (PortRange(1, 2), PortRange(5, 6))])
+    peer = st.sampled_from([(), (PeerTerm((FRONT.id,)),), (PeerTerm((FRONT.id,), negated=True),)])
+    ported = st.builds(Match, protocol=st.sampled_from([6, 17]), ports=ports, not_ports=ports, peer=peer)
+    return st.one_of(ported, ported, st.builds(Match, peer=peer))
 
-    def tower(way: Direction) -> Stack:
-        some_ids = st.lists(st.sampled_from(ids[way]), max_size=2, unique=True).map(tuple) if ids[way] else st.just(())
-        return tuple(Tier(name=f"t{at}", policies=data.draw(some_ids), end=TierEnd.NEXT) for at in range(data.draw(st.integers(5, 9))))
 
-    one = next(iter(world.endpoints.values()))
-    world = replace(world, endpoints={one.id: replace(one, interface="veth0", ingress=tower(Direction.INGRESS), egress=())})
-    some = replace(some, destination=next(each for each in one.addresses if each.family == some.source.family))
-    assume(some.source not in one.addresses)
-    seen = Simulator(Layout.of(world).native({})).forward(some, "uplink", "veth0")
-    said = evaluate(world, some)
-    assert seen.allowed is (said.verdict is Verdict.ALLOW), (seen, said.trail)
-    assert seen.decided == ([said.decision.rule_id] if said.decision.rule_id else [])
-    assert said.ingress is not None
-    assert sorted(seen.logged) == sorted(said.ingress.logged)
+@st.composite
+def towers(draw: st.DrawFn) -> Program:
+    """One pod under five to nine tiers, most of which pass to the next."""
+    stack, policies = list[Tier](), list[Policy]()
+    for number in range(draw(st.integers(5, 9))):
+        actions = st.sampled_from([Action.PASS, Action.PASS, Action.ALLOW, Action.DENY, Action.LOG])
+        choices = draw(st.lists(st.tuples(actions, step_matches()), min_size=1, max_size=4))
+        rules = [replace(rule(f"t{number}", IN, at, action), match=match) for at, (action, match) in enumerate(choices)]
+        policies.append(policy(IN, *rules))
+        end = draw(st.booleans())
+        stack.append(replace((isolated(IN, policies[-1], name=f"end-{number}") if end else admin(policies[-1]))[0], name=f"t{number}"))
+    return program(
+        endpoint("a", "veth-a", "10.0.0.1", ingress=tuple(replace(tier, exempts_self=False) for tier in stack)), *policies, FRONT
+    )
+
+
+@settings(deadline=None, max_examples=150, phases=[Phase.generate])
+@given(towers())
+def test_towers_of_tiers_decide_as_evaluate_does(world: Program) -> None:
+    native = Layout.of(world).native({})
+    for source, protocol, port in product(("10.0.0.2", "10.0.0.9"), (6, 17, 47), (1, 2, 3, 4, 5, 6, 7)):
+        ports = {"source_port": 1, "port": port} if protocol != 47 else {}
+        some = Packet(source=Cidr.parse(source), destination=Cidr.parse("10.0.0.1"), protocol=protocol, **ports)
+        seen, said = Simulator(native).forward(some, "uplink", "veth-a"), evaluate(world, some)
+        assert seen.allowed is (said.verdict is Verdict.ALLOW), (seen, said.trail)
+        assert seen.decided == ([said.decision.rule_id] if said.decision.rule_id else [])
+        assert seen.logged == list(said.decision.logged)
