@@ -68,8 +68,7 @@ def test_definitions_of_both_versions_come_and_go(server: ApiServer, follow: Fol
     # The older version is removed altogether: what it said is gone, what the other says stays.
     server.cluster.remove_kind(OLD)
     server.cluster.remove_kind(OLD_BASELINE)
-    following.until(lambda: {key.kind for key in node.store.policies} == {"ClusterNetworkPolicy"})
-    assert node.lets_in()
+    following.until(lambda: node.lets_in() and {key.kind for key in node.store.policies} == {"ClusterNetworkPolicy"})
 
     server.cluster.put(policy(NEW, "open", "Deny", tier="Baseline", priority=10))
     following.until(lambda: not node.lets_in())
