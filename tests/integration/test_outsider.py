@@ -25,6 +25,9 @@ HOW_TO = ROOT / "docs" / "how-to" / "write-a-backend.md"
 #: What the author of the plugin wrote; all else is as scaffolded.
 WRITTEN = {"src/polyplane_file/native.py", "src/polyplane_file/conformance.toml"}
 
+#: The profiles of policy APIs whose core everybody must have.
+CORE = ("AdminNetworkPolicy/core", "ClusterNetworkPolicy/core", "NetworkPolicy/core")
+
 DRIVE = """
 import json, sys
 from polyplane.ir.program import EMPTY, Options, DenyAction, Program
@@ -53,11 +56,13 @@ class Outsider:
     bin: Path
     home: Path
 
-    def run(self, command: str, *arguments: str | Path, where: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, command: str, *arguments: str | Path, where: Path | None = None, patience: float = 300
+    ) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR") or name.startswith(("SSL_", "UV_"))}
         environment = kept | {"PATH": f"{self.bin}:/usr/sbin:/usr/bin:/sbin:/bin"}
         argv = [self.bin / command, *arguments]
-        return subprocess.run(argv, cwd=where or self.home, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(argv, cwd=where or self.home, env=environment, capture_output=True, text=True, check=False, timeout=patience)
 
 
 def uv(*arguments: str | Path) -> None:
@@ -78,6 +83,12 @@ def outsider(tmp_path_factory: pytest.TempPathFactory) -> Outsider:
     said = made.run("python", "-c", "import polyplane, polyplane_conformance as c; print(polyplane.__file__, c.__file__)").stdout
     assert str(ROOT) not in said
     return made
+
+
+def profiles(report: Path, backend: str) -> dict[str, str]:
+    data: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    (found,) = (one for one in data["implementations"] if one["name"] == backend)
+    return {profile["name"]: profile["result"] for profile in found["profiles"]}
 
 
 def results(report: Path) -> set[tuple[str, str, str]]:
@@ -101,10 +112,15 @@ def test_scaffold_fill_in_and_pass(outsider: Outsider) -> None:
     stated = native.with_name("conformance.toml")
     stated.write_text(stated.read_text(encoding="utf-8").replace("packets = true", "packets = false"), encoding="utf-8")
 
-    some = ("--polyplane-scenario", "union/*")
-    written = outsider.run("pytest", "-q", "--polyplane-tier", "render", "--polyplane-update-golden", *some, where=home)
+    written = outsider.run("pytest", "-q", "--polyplane-tier", "render", "--polyplane-update-golden", where=home)
     assert written.returncode == 0, written.stdout + written.stderr
     assert list((home / "tests" / "golden").rglob("*.txt"))
+    whole = outsider.run("pytest", "-q", "-p", "no:cacheprovider", "--polyplane-report", home / "whole.json", where=home)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    core = profiles(home / "whole.json", "acme")
+    assert {name: result for name, result in core.items() if name.endswith("/core")} == dict.fromkeys(CORE, "success")
+
+    some = ("--polyplane-scenario", "union/*")
 
     reports = {way: home / f"{way}.json" for way in ("star", "command", "pyargs")}
     plain = ("-q", "-p", "no:cacheprovider", "--polyplane-report")
@@ -120,6 +136,25 @@ def test_scaffold_fill_in_and_pass(outsider: Outsider) -> None:
     assert {tier for tier, _, _ in found["star"]} == {"model", "render"}
     assert found["star"] == found["command"] == found["pyargs"]
     assert not (home / "polyplane-trial").exists()
+
+
+@pytest.mark.netns
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="makes network namespaces, which needs root and nft")
+def test_with_packets(outsider: Outsider) -> None:
+    """The two functions of a dataplane that packets pass through are enough for the core of every profile, behaviours included."""
+    home = outsider.home / "polyplane-tables"
+    assert outsider.run("polyplane-conformance", "new-backend", "tables").returncode == 0
+    uv("pip", "install", "--quiet", "--no-deps", "--python", outsider.bin / "python", "--editable", home)
+    native = home / "src" / "polyplane_tables" / "native.py"
+    native.write_text((Path(__file__).parent / "outsider" / "native.py").read_text(encoding="utf-8"), encoding="utf-8")
+    with native.with_name("conformance.toml").open("a", encoding="utf-8") as stated:
+        stated.write('\n[[damage]]\nname = "our table is gone"\ncommand = ["nft", "delete", "table", "inet", "polyplane"]\n')
+    run = ("run", "--backend", "tables", "--tier", "netns", "--jobs", "2", "--report", "packets.json")
+    done = outsider.run("polyplane-conformance", *run, where=home, patience=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    core = profiles(home / "packets.json", "tables")
+    assert {name: result for name, result in core.items() if name.endswith("/core")} == dict.fromkeys((*CORE, "Operation/core"), "success")
 
 
 def test_a_wrong_function_is_found(outsider: Outsider) -> None:

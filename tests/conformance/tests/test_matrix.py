@@ -11,7 +11,7 @@ import pytest
 
 from polyplane_conformance.features import EXTENDED, OPERATION, api_of, features_of
 from polyplane_conformance.generate import generate
-from polyplane_conformance.matrix import NoReport, exceptions, read_report, to_html, to_junit, to_markdown
+from polyplane_conformance.matrix import NoReport, exceptions, read_reports, to_html, to_junit, to_markdown, to_summary
 from polyplane_conformance.report import Entry, Report
 from polyplane_conformance.scenario import load_scenarios
 
@@ -38,7 +38,7 @@ def written(folder: Path, entries: tuple[Entry, ...] = ENTRIES) -> Path:
 
 
 def test_profiles_say_what_counts(tmp_path: Path) -> None:
-    compiler, backend = read_report(written(tmp_path))["implementations"]
+    compiler, backend = read_reports(written(tmp_path))[0]["implementations"]
     assert compiler["distribution"] == "polyplane"
     assert (backend["name"], backend["distribution"]) == ("nftables", "polyplane-nftables")
     assert backend["secondsByTier"] == {"netns": 2.0}
@@ -58,12 +58,12 @@ def test_profiles_say_what_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("status", "result"), [("passed", "success"), ("skipped", "partial"), ("failed", "failure")])
 def test_a_core_with_something_left_out_is_partial(status: str, result: str, tmp_path: Path) -> None:
     other = Entry(tier="netns", backend="nftables", name="union/two", status=status, api="NetworkPolicy")  # type: ignore[arg-type]  # parametrized with plain strings
-    (backend,) = read_report(written(tmp_path, (ENTRIES[1], other)))["implementations"]
+    (backend,) = read_reports(written(tmp_path, (ENTRIES[1], other)))[0]["implementations"]
     assert [profile["result"] for profile in backend["profiles"]] == [result]
 
 
 def test_the_matrix_shows_reports_side_by_side(tmp_path: Path) -> None:
-    one = read_report(written(tmp_path))
+    (one,) = read_reports(written(tmp_path))
     two = {**one, "kernel": "Linux 99 <other>"}
     text = to_markdown([one, two])
     assert "| NetworkPolicy/extended |  | partly (1 of 2) |  | partly (1 of 2) |" in text
@@ -77,21 +77,32 @@ def test_the_matrix_shows_reports_side_by_side(tmp_path: Path) -> None:
 
 
 def test_junit_counts(tmp_path: Path) -> None:
-    root = ET.fromstring(to_junit([read_report(written(tmp_path))]))  # noqa: S314 - our own text
+    root = ET.fromstring(to_junit(read_reports(written(tmp_path))))  # noqa: S314 - our own text
     suites = {suite.get("name"): (suite.get("tests"), suite.get("failures"), suite.get("skipped")) for suite in root}
     assert suites == {"model.-": ("1", "0", "0"), "netns.nftables": ("4", "1", "1")}
+
+
+def test_a_summary_is_as_good_as_the_reports_but_for_single_results(tmp_path: Path) -> None:
+    (one,) = read_reports(written(tmp_path))
+    reports = [one, {**one, "kernel": "Linux 99 <other>"}]
+    (tmp_path / "summary.yaml").write_text(to_summary(reports), encoding="utf-8")
+    again = read_reports(tmp_path / "summary.yaml")
+    assert to_markdown(again) == to_markdown(reports)
+    assert "| netns |  | 2.0 |" in to_markdown(again)
+    assert to_markdown(again, level=2).startswith("## Conformance\n\n### Profiles\n")
+    assert all("results" not in report for report in again)
 
 
 def test_what_is_no_report_is_an_error(tmp_path: Path) -> None:
     for text in ("", "[1", "kind: Pod"):
         (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
         with pytest.raises(NoReport, match=r"x\.yaml"):
-            read_report(tmp_path / "x.yaml")
+            read_reports(tmp_path / "x.yaml")
 
 
 def test_the_command_writes_each_format(tmp_path: Path) -> None:
     path = written(tmp_path)
-    begins = {"md": "# Conformance", "html": "<!doctype html>", "junit": "<?xml"}
+    begins = {"md": "# Conformance", "html": "<!doctype html>", "junit": "<?xml", "summary": "---"}
     for form, first in begins.items():
         argv = [sys.executable, "-c", "from polyplane_conformance.cli import main; main()", "report", str(path), "--format", form]
         done = subprocess.run(argv, capture_output=True, text=True, check=True)

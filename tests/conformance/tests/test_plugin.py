@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,36 @@ def test_the_command_says_by_its_status_what_it_found(tmp_path: Path, arguments:
     assert done.returncode == code, done.stdout + done.stderr
     if code == 0:
         assert done.stdout.splitlines()[-1].startswith("2 passed, 0 failed")
+
+
+def test_explain_shows_both_sides(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from polyplane_conformance.cli import main; main()", "explain", "peers/either-selector"]
+    one = subprocess.run([*command, "--from", "z/a", "--to", "x/a"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    oracle, _, program = one.partition("program: deny")
+    assert "ingress of x/a: isolated by x/from-b-or-y, and no rule allows it" in oracle
+    assert "NetworkPolicy x/from-b-or-y ingress[0]: does not match" in program
+    whole = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "step 1" in whole
+    assert subprocess.run([*command, "--from", "z/a", "--to", "nobody"], cwd=tmp_path, capture_output=True, check=False).returncode == 2
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("tcpdump") or not shutil.which("nft"), reason="needs root, tcpdump and nft")
+def test_packets_are_recorded_on_request(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "from polyplane_conformance.cli import main; main()",
+        "run",
+        "--tier",
+        "netns",
+        "--backend",
+        "nftables",
+    ]
+    argv = [*command, "--scenario", "union/open-to-all", "--pcap", str(tmp_path)]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "union-open-to-all-nftables.pcap").stat().st_size > 10_000
 
 
 def test_several_processes_find_together_what_one_finds(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from polyplane_conformance.foresee import print_scenario
 from polyplane_conformance.gaps import load_gaps
 from polyplane_conformance.generate import choose, generate
 from polyplane_conformance.jobs import run_jobs
-from polyplane_conformance.matrix import NoReport, read_report, to_html, to_junit, to_markdown
+from polyplane_conformance.matrix import NoReport, read_reports, to_html, to_junit, to_markdown, to_summary
 from polyplane_conformance.model import explain_cell
 from polyplane_conformance.plugin import Backend
 from polyplane_conformance.progress import Bar, Watcher
@@ -58,9 +58,10 @@ class Form(StrEnum):
     MD = "md"
     HTML = "html"
     JUNIT = "junit"
+    SUMMARY = "summary"
 
 
-WRITERS: Final = {Form.MD: to_markdown, Form.HTML: to_html, Form.JUNIT: to_junit}
+WRITERS: Final = {Form.MD: to_markdown, Form.HTML: to_html, Form.JUNIT: to_junit, Form.SUMMARY: to_summary}
 
 
 @app.command("list")
@@ -184,11 +185,16 @@ def _show(report: Report, broken: list[str], *, explain: bool) -> None:
 def report(
     files: Annotated[list[Path], typer.Argument(help="Reports that run --report has written.")],
     *,
-    form: Annotated[Form, typer.Option("--format", help="md and html: a matrix; junit: every check.")] = Form.MD,
+    form: Annotated[
+        Form,
+        typer.Option(
+            "--format", help="md and html: a matrix; junit: every check; summary: all reports in one file, without single checks."
+        ),
+    ] = Form.MD,
 ) -> None:
     """Put reports side by side: a matrix of profiles, features and times, or JUnit."""
     try:
-        text = WRITERS[form]([read_report(file) for file in files])
+        text = WRITERS[form]([report for file in files for report in read_reports(file)])
     except NoReport as error:
         _err.print(str(error), style="bold red", highlight=False)
         raise typer.Exit(2) from error

@@ -1,4 +1,4 @@
-"""Reports of several runs side by side: a matrix in Markdown or HTML for people, JUnit for machines."""
+"""Reports of several runs side by side: a matrix in Markdown or HTML for people, JUnit and a summary in YAML for machines."""
 
 from __future__ import annotations
 
@@ -23,18 +23,24 @@ class NoReport(ValueError):
     """A file that cannot be read as a report; the message names it and says why."""
 
 
-def read_report(path: Path) -> Mapping[str, Any]:
-    """Read a report, YAML or JSON (which is YAML).
+def read_reports(path: Path) -> list[Mapping[str, Any]]:
+    """Read the reports of a file, YAML or JSON (which is YAML); a summary holds several.
 
-    :raises NoReport: when the file is not there, or is something else
+    :raises NoReport: when the file is not there, or holds something else
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        found = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))
     except (OSError, yaml.YAMLError) as error:
         raise NoReport(f"{path}: {error}") from error
-    if not isinstance(data, dict) or data.get("kind") != "ConformanceReport":
+    if not found or any(not isinstance(data, dict) or data.get("kind") != "ConformanceReport" for data in found):
         raise NoReport(f"{path} is no conformance report; write one with polyplane-conformance run --report FILE")
-    return data
+    return found
+
+
+def to_summary(reports: Iterable[Mapping[str, Any]]) -> str:
+    """Return the reports without their single results, as one stream of YAML documents, which `read_reports` reads."""
+    brief = [{key: value for key, value in report.items() if key != "results"} for report in reports]
+    return yaml.safe_dump_all(brief, sort_keys=False, allow_unicode=True, width=140, explicit_start=True)
 
 
 def columns(reports: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
@@ -106,17 +112,17 @@ def _feature(profile: Mapping[str, Any] | None, feature: str) -> str:
     return "yes" if feature in profile.get("supportedFeatures", ()) else "no" if feature in profile.get("unsupportedFeatures", ()) else ""
 
 
-def to_markdown(reports: Iterable[Mapping[str, Any]]) -> str:
-    """Return the matrix as Markdown."""
-    given = list(reports)
-    parts = ["# Conformance\n"]
+def to_markdown(reports: Iterable[Mapping[str, Any]], *, level: int = 1) -> str:
+    """Return the matrix as Markdown; its title is a heading of this level."""
+    given, sharps = list(reports), "#" * level
+    parts = [f"{sharps} Conformance\n"]
     for title, (header, *rows) in tables(given):
         if rows:
             lines = [header, tuple("---" for _ in header), *rows]
             text = "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
-            parts.append(f"## {title}\n\n{text}\n")
+            parts.append(f"{sharps}# {title}\n\n{text}\n")
     if lines_of := exceptions(given):
-        parts.append("## Exceptions\n\n" + "\n".join(f"- {line}" for line in lines_of) + "\n")
+        parts.append(f"{sharps}# Exceptions\n\n" + "\n".join(f"- {line}" for line in lines_of) + "\n")
     return "\n".join(parts)
 
 
@@ -148,7 +154,7 @@ def to_junit(reports: Iterable[Mapping[str, Any]]) -> str:
     root = ET.Element("testsuites")
     for report in reports:
         groups: dict[str, list[Mapping[str, Any]]] = {}
-        for entry in report["results"]:
+        for entry in report.get("results", ()):
             groups.setdefault(f"{entry['tier']}.{entry['backend']}", []).append(entry)
         for name, entries in groups.items():
             statuses = [entry["status"] for entry in entries]

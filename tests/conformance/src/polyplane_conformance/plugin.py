@@ -119,13 +119,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     tier: str = marker.args[0]
     config = metafunc.config
     on = config.getoption("--polyplane-tier") is None or tier in config.getoption("--polyplane-tier")
+    nobody = ""
     if "backend" in metafunc.fixturenames:
         still = metafunc.definition.get_closest_marker("without_packets") is not None
         chosen = [backend for backend in backends(config) if on and _has_use(config, backend, tier, still=still)]
-        _parametrize(metafunc, "backend", chosen, f"no backend for the {tier} tier was chosen; see --polyplane-backend", scope="session")
+        nobody = "" if chosen else f"no backend for the {tier} tier was chosen; see --polyplane-backend"
+        _parametrize(metafunc, "backend", chosen, nobody, scope="session")
+    on = on and not nobody
     if "scenario" in metafunc.fixturenames:
         scenarios = [scenario for scenario in _scenarios(config) if on and tier in scenario.tiers and _wanted(config, scenario.name)]
-        _parametrize(metafunc, "scenario", scenarios, "no scenario was chosen")
+        _parametrize(metafunc, "scenario", scenarios, nobody or "no scenario was chosen")
     if "generated" in metafunc.fixturenames:
         cases = [case for case in _generated(config, tier) if on and _wanted(config, case.name)]
         _parametrize(metafunc, "generated", cases, "no generated case was asked for; see --polyplane-generated")

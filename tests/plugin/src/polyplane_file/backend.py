@@ -12,7 +12,7 @@ from polyplane.hookspecs import Applied, Drift, RuleCount, hookimpl
 from polyplane.ir.delta import Delta
 from polyplane.ir.features import Capabilities, Feature, Unsupported
 from polyplane.ir.program import Program
-from polyplane_file.native import exchange, statements
+from polyplane_file.native import MISSING, exchange, statements
 
 NAME = "file"
 
@@ -27,9 +27,9 @@ class FileBackend:
 
     @hookimpl
     def polyplane_capabilities(self) -> Capabilities:
-        """Everything but counters; each feature is either supported or explained."""
-        missing = Unsupported(Feature.COUNTERS, "packets are not counted yet")
-        return Capabilities(supported=frozenset(Feature) - {missing.feature}, unsupported=(missing,))
+        """Everything but what `native` says is missing; each feature is either supported or explained."""
+        missing = tuple(Unsupported(feature, reason) for feature, reason in MISSING.items())
+        return Capabilities(supported=frozenset(Feature) - MISSING.keys(), unsupported=missing)
 
     @hookimpl
     def polyplane_render(self, delta: Delta) -> str:

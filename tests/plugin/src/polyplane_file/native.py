@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from polyplane.ir.features import Feature
 from polyplane.ir.program import EMPTY, Program
 from polyplane.ir.text import print_program
+
+#: What the dataplane cannot do, with the reason; the core denies what would need it before it comes here.
+MISSING = {Feature.COUNTERS: "no packet passes through a file"}
 
 
 def statements(program: Program) -> list[str]:
