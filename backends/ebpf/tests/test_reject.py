@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -81,12 +82,18 @@ while True:
 PORT = "9090"
 
 
-@pytest.fixture(params=["tcx", "clsact"])
-def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sandbox]:
+@pytest.fixture(scope="module", params=["tcx", "clsact"])
+def attach(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def sandbox(attach: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    logs = tmp_path_factory.mktemp("servers")
     with Sandbox.build(Topology.grid(namespaces="x", names="abc")) as built:
-        backend = EbpfBackend({**SMALL, "netns": str(built.node_netns), "attach": request.param})
+        backend = EbpfBackend({**SMALL, "netns": str(built.node_netns), "attach": attach})
         for where in ("x/a", built.topology.node.name):
-            said = tmp_path / f"{where.replace('/', '-')}.log"
+            said = logs / f"{where.replace('/', '-')}.log"
             built.spawn(where, [sys.executable, "-c", SERVE, PORT], output=said)
             wait_for(lambda said=said: said.exists() and "ready" in said.read_text(encoding="utf-8"), "the server")
         backend.polyplane_apply(start(program_of(built, REJECT)))
@@ -131,7 +138,8 @@ def test_what_is_refused_in_pieces_does_not_pass_in_pieces(sandbox: Sandbox, tmp
     """A packet that came in pieces leaves in pieces, and those are no packets that anybody refused."""
     pod = address(sandbox, "x/a", 4)
     for where in ("x/b", "x/c"):
-        sandbox.run(where, ["ip", "link", "set", "eth0", "mtu", "300"])
+        (way,) = json.loads(sandbox.run(where, ["ip", "-j", "route", "get", pod]))
+        sandbox.run(where, ["ip", "route", "add", pod, "via", way["gateway"], "dev", way["dev"], "mtu", "lock", "300"])
     seen = {}
     for where in ("x/b", "x/c"):
         with sandbox.capture("x/a", tmp_path / f"{where[-1]}.pcap", f"ip src {address(sandbox, where, 4)}") as file:
@@ -142,9 +150,9 @@ def test_what_is_refused_in_pieces_does_not_pass_in_pieces(sandbox: Sandbox, tmp
     assert seen["x/c"] == 0
 
 
-def test_what_is_allowed_a_moment_later_is_not_refused(sandbox: Sandbox) -> None:
+def test_what_is_allowed_a_moment_later_is_not_refused(sandbox: Sandbox, attach: str) -> None:
     """Notes about refusals hold for the policy they were made under."""
-    options = {**SMALL, "netns": str(sandbox.node_netns)}
+    options = {**SMALL, "netns": str(sandbox.node_netns), "attach": attach}
     node = address(sandbox, sandbox.topology.node.name, 4)
     script = SEND.replace("range(1, 6)", "range(1, 3)").replace("one.connect(", "one.bind(('', 7777)); one.connect(")
 
@@ -154,6 +162,8 @@ def test_what_is_allowed_a_moment_later_is_not_refused(sandbox: Sandbox) -> None
     assert ask() == "refused"
     program = program_of(sandbox, REJECT)
     free = {name: one if name != "x/c" else replace(one, egress=()) for name, one in program.endpoints.items()}
-    backend = EbpfBackend(options)
-    backend.polyplane_apply(start(replace(program, endpoints=free)))
-    assert ask() == "answer"
+    try:
+        EbpfBackend(options).polyplane_apply(start(replace(program, endpoints=free)))
+        assert ask() == "answer"
+    finally:
+        EbpfBackend(options).polyplane_apply(start(program))
