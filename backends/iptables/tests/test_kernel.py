@@ -203,6 +203,13 @@ def test_kubelet_s_hint_counts_more_than_rules(namespace: Namespace) -> None:
     assert ("variant", namespace.variant) in namespace.backend(variant="auto").polyplane_capabilities().details
 
 
+def test_where_nobody_else_has_rules_ours_stay_where_they_are(namespace: Namespace) -> None:
+    namespace.backend().polyplane_apply(diff(EMPTY, web()))
+    again = namespace.backend(variant="auto")
+    assert ("variant", namespace.variant) in again.polyplane_capabilities().details
+    assert again.polyplane_apply(diff(EMPTY, web())).operations == 0
+
+
 def test_nothing_there_is_nft_and_leaves_legacy_alone(namespace: Namespace) -> None:
     backend = namespace.backend(variant="auto")
     backend.polyplane_apply(diff(EMPTY, web()))

@@ -14,6 +14,10 @@ _REMEDIES: Final = (
     ("Couldn't load target", "this iptables lacks an extension: install the distribution's whole iptables package"),
     ("Hash is full", "an ipset takes a million elements: let policies select fewer addresses"),
     ("Too many links", "another program's rules lead to chains of ours, and nf_tables follows 15 chains in a row: remove them"),
+    (
+        "use 'nft' tool",
+        "nft or a newer iptables has written into this table what this iptables cannot read: use the nftables backend, or upgrade iptables",
+    ),
     ("Can't open lock file", "mount the node's /run/xtables.lock into the container, or set lock_file"),
 )
 

@@ -25,7 +25,7 @@ from polyplane_iptables.options import IptablesOptions
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.iptables")
 #: It takes some 0.4 ms of CPU a rule, where iptables-save takes 0.01, and an audit is not worth more than a second of it.
 MOST_RULES: Final = 2_000
-_SECONDS: Final = 30.0
+_SECONDS: Final = 10.0
 _MODULE: Final = "polyplane_iptables.second_look"
 
 

@@ -12,37 +12,42 @@ from polyplane_iptables.options import IptablesOptions, Variant
 from polyplane_iptables.owned import PREFIX
 
 #: Chains that kubelet keeps in the variant that it was built or told to use, for others to see.
-_HINTS: Final = re.compile(r"^:KUBE-(?:IPTABLES-HINT|KUBELET-CANARY) ", re.MULTILINE)
+_HINTS: Final = re.compile(r":KUBE-(?:IPTABLES-HINT|KUBELET-CANARY) ")
 _TABLES: Final = ("filter", "nat", "mangle")
 
 
 def detect(kernel: Kernel, options: IptablesOptions) -> Variant:
-    """Return the named variant, else the one that the node's other rules are in, else nft where it is installed.
+    """Return the named variant, else the one that the node's other rules are in, else ours, else nft where it is installed.
 
     The same signs as the wrappers that kube-proxy's images use: kubelet's chains, then where there are more rules.
     """
     if options.variant is not None:
         return options.variant
     rules: Counter[Variant] = Counter()
+    ours: set[Variant] = set()
     for variant in Variant:
         if not kernel.has(variant):
             continue
-        text = "".join(_foreign(kernel, variant, family, table) for family in BITS for table in _TABLES)
-        if _HINTS.search(text):
+        lines = [line for family in BITS for table in _TABLES for line in _lines(kernel, variant, family, table)]
+        foreign = [line for line in lines if PREFIX not in line]
+        if any(map(_HINTS.match, foreign)):
             return variant
-        rules[variant] = sum(line.startswith("-A ") for line in text.splitlines())
+        rules[variant] = sum(line.startswith("-A ") for line in foreign)
+        if len(foreign) < len(lines):
+            ours.add(variant)
+    if not rules.total() and ours:
+        return min(ours, key=list(Variant).index)
     if rules[Variant.LEGACY] > rules[Variant.NFT] or not kernel.has(Variant.NFT):
         return Variant.LEGACY
     return Variant.NFT
 
 
-def _foreign(kernel: Kernel, variant: Variant, family: int, table: str) -> str:
-    """Return the rules and chains that are not ours; none where the table cannot be read."""
+def _lines(kernel: Kernel, variant: Variant, family: int, table: str) -> list[str]:
+    """Return what a table says, nothing where it cannot be read."""
     try:
-        text = kernel.save(variant, family, table=table)
+        return kernel.save(variant, family, table=table).splitlines()
     except ToolError:
-        return ""
-    return "".join(f"{line}\n" for line in text.splitlines() if PREFIX not in line)
+        return []
 
 
 def missing(kernel: Kernel, options: IptablesOptions) -> tuple[str, ...]:
