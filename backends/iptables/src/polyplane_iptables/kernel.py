@@ -29,6 +29,8 @@ _NAMES: Final = {4: "ip_tables_names", 6: "ip6_tables_names"}
 #: Exit status of iptables when somebody else holds the lock or the kernel lacks a resource.
 _BUSY: Final = 4
 _TRANSIENT: Final = ("xtables lock", "Resource temporarily unavailable", "Device or resource busy", "Cannot allocate memory", "Interrupted")
+#: What iptables-nft says of a table with rules that it does not understand.
+_UNREADABLE: Final = "is incompatible, use 'nft' tool"
 _IN_USE: Final = "in use by a kernel component"
 #: iptables-nft commits before the kernel has let go of the sets of the rules it removed.
 _RELEASE_SECONDS: Final = 1.0
@@ -75,10 +77,17 @@ class Kernel:
 
         To look at a legacy table is to create it, which other programs take for a sign of legacy's use; so one that is not
         there is not looked at.
+
+        :raises ToolError: it cannot be read; other programs may have written into it by nft
         """
         if variant is Variant.LEGACY and table not in self.legacy_tables(family):
             return ""
-        return self._run([self._tool(variant, family, "save"), *(["-c"] if counters else []), "-t", table], "")
+        argv = [self._tool(variant, family, "save"), *(["-c"] if counters else []), "-t", table]
+        text = self._run(argv, "")
+        if text.startswith("# Table") and _UNREADABLE in text:
+            # iptables-nft 1.8 ends well although it has read nothing.
+            raise ToolError(Path(argv[0]).name, explained(text, ""))
+        return text
 
     def restore(self, variant: Variant, family: int, text: str) -> None:
         """Commit one family's changes, all or none.

@@ -74,6 +74,8 @@ def missing(kernel: Kernel, options: IptablesOptions) -> tuple[str, ...]:
     except ToolError as error:
         if re.search(r"[Pp]ermission|not permitted", str(error)):
             problems.append("reading and writing iptables and ipset takes CAP_NET_ADMIN: grant it, or run as root")
+        elif "'nft' tool" in str(error):
+            problems.append(str(error))
         else:
             problems.append(f"this kernel does not do ipset or iptables (modprobe ip_set ip_set_hash_net xt_set): {error}")
     except OSError as error:
