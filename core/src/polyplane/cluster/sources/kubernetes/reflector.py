@@ -19,11 +19,12 @@ import msgspec
 import structlog
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from polyplane.cluster.model import ObjectKey, PutObject, RemoveObject, SourceEvent, SourceProblem
+from polyplane.cluster.model import SourceEvent, SourceProblem
 from polyplane.cluster.sources.kubernetes import counters
 from polyplane.cluster.sources.kubernetes.connection import TRANSPORT_ERRORS, ApiStatus, Connection, decode, status_of
+from polyplane.cluster.sources.kubernetes.emitted import Emitted, Name
 from polyplane.cluster.sources.kubernetes.resources import Resource
-from polyplane.cluster.sources.kubernetes.shapes import Head, Page, Raw, decoder, event_decoder
+from polyplane.cluster.sources.kubernetes.shapes import Head, Page, decoder, event_decoder
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.source")
 
@@ -84,14 +85,12 @@ class Reflector:
         self._stopping = threading.Event()
         self._decode = decoder(resource.shape)
         self._decode_event = event_decoder(resource.shape)
-        self._known: set[tuple[str, str]] = set()
+        self._emitted = Emitted(resource, emit)
         self._path: str | None = None
         self._watch_list = settings.watch_list
         self._failures = 0
         self._reported = False
         self._kind = resource.kind
-        self._puts = counters.EVENTS.labels(resource.kind, "put")
-        self._removals = counters.EVENTS.labels(resource.kind, "remove")
         #: Everything up to this version has been emitted; None while that is unknown.
         self.version: str | None = None
 
@@ -171,7 +170,7 @@ class Reflector:
     def _list(self) -> None:
         """Read everything in pages."""
         counters.SYNCS.labels(self._kind, "list").inc()
-        seen: set[tuple[str, str]] = set()
+        seen: set[Name] = set()
         token = ""
         limit = self._settings.page_size
         while True:
@@ -191,7 +190,7 @@ class Reflector:
                 seen, token, limit = set(), "", 0
                 continue
             for item in page.items or ():
-                self._put(self._decode(item), seen)
+                self._emitted.put(self._decode(item), seen)
             self._check_stop()
             token = page.metadata.token or ""
             if not token:
@@ -208,7 +207,7 @@ class Reflector:
         query["timeoutSeconds"] = max(1, round(settings.watch_time * self._random.uniform(0.5, 1)))
         if self.resource.selector:
             query["fieldSelector"] = self.resource.selector
-        seen: set[tuple[str, str]] | None = set() if initial else None
+        seen: set[Name] | None = set() if initial else None
         started = time.monotonic()
         heard = False
         try:
@@ -235,7 +234,7 @@ class Reflector:
         if time.monotonic() - started < settings.retry_first:
             self._pause(settings.retry_first * self._random.random())
 
-    def _take(self, line: bytearray, seen: set[tuple[str, str]] | None) -> bool:
+    def _take(self, line: bytearray, seen: set[Name] | None) -> bool:
         """Take in one line of a watch; return whether it ended the initial events."""
         try:
             event = self._decode_event(line)
@@ -252,10 +251,9 @@ class Reflector:
                     self._settle(seen)
                     ended = True
             case "DELETED":
-                name, version = _identity(event.object)
-                self._remove(name)
+                version = self._emitted.remove(event.object)
             case _:
-                version = self._put(event.object, seen)
+                version = self._emitted.put(event.object, seen)
         if version and (seen is None or ended):
             self.version = version
         return ended
@@ -268,27 +266,9 @@ class Reflector:
             raise Stopped
         return self._path
 
-    def _put(self, raw: Raw, seen: set[tuple[str, str]] | None) -> str | None:
-        """Emit an object, enter it into ``seen``, return its version."""
-        # Items of lists do not say what they are.
-        raw["apiVersion"], raw["kind"] = self.resource.api_version, self._kind
-        name, version = _identity(raw)
-        self._known.add(name)
-        if seen is not None:
-            seen.add(name)
-        self._puts.inc()
-        self._emit(PutObject(key=ObjectKey(self.resource.api_version, self._kind, *name), raw=raw))
-        return version
-
-    def _remove(self, name: tuple[str, str]) -> None:
-        self._known.discard(name)
-        self._removals.inc()
-        self._emit(RemoveObject(ObjectKey(self.resource.api_version, self.resource.kind, *name)))
-
-    def _settle(self, seen: set[tuple[str, str]]) -> None:
+    def _settle(self, seen: set[Name]) -> None:
         """Everything there is has been emitted: remove what was there before and is not any more."""
-        for name in sorted(self._known - seen):
-            self._remove(name)
+        self._emitted.keep(seen)
         counters.SYNCED.labels(self._kind).set(1)
         if self._synced is not None:
             self._synced()
@@ -352,9 +332,3 @@ class Reflector:
     def _check_stop(self) -> None:
         if self._stopping.is_set():
             raise Stopped
-
-
-def _identity(raw: Raw) -> tuple[tuple[str, str], str | None]:
-    """Return namespace and name of an object, and its version."""
-    metadata = raw.get("metadata") or {}
-    return (metadata.get("namespace") or "", metadata.get("name") or ""), metadata.get("resourceVersion")
