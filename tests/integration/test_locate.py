@@ -249,3 +249,13 @@ def test_the_database_of_open_vswitch_names_ports(node: Callable[[str], None], d
         database("restart")
         database("del-port", "tap3")
         watching.until_told(lambda places: places.pods.keys() == {"shop/web", "shop/db"})
+
+
+def test_the_database_is_the_backends(node: Callable[[str], None], database: Callable[..., None], tmp_path: Path) -> None:
+    """A switch with sockets elsewhere is named once, to the backend."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/db.sock").symlink_to(tmp_path / "sock")
+    watching = Watching(node, Vantage.SWITCH, backend="ovs", backend_options={"ovs": {"run_dir": str(tmp_path / "run")}})
+    with watching:
+        database("add-br", "br-int", "--", "add-port", "br-int", "tap1", "--", "set", "Interface", "tap1", "external_ids:iface-id=shop/web")
+        watching.until_told(lambda places: places.pods == {"shop/web": Place("tap1")})

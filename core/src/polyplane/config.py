@@ -128,7 +128,10 @@ class Config(BaseSettings):
     detect_node_addresses: bool = Field(default=True, description="whether addresses of local interfaces count as this node's")
     locate: _Ways = Field((Locate.AUTO,), description="ways to find where pods are that do not say it; none: by their addresses alone")
     cni_results: str = Field("/var/lib/cni/results", description="where network plugins leave their results, for `cni`")
-    ovsdb: str = Field("unix:/run/openvswitch/db.sock", description="the database server of Open vSwitch, for `ovsdb`")
+    ovsdb: str = Field(
+        "",
+        description="the database server of Open vSwitch, for `ovsdb`; empty: `db.sock` in the backend's `run_dir`, or in /run/openvswitch",
+    )
     unknown_pods: UnknownPods = Field(UnknownPods.ALLOW, description="what becomes of traffic of pods that the source has not told of yet")
     pod_prefixes: _Names = Field((), description="prefixes of this node's pods, for `unknown_pods`; default: those of its Node object")
     coalesce: float = Field(0.01, ge=0, le=60, description="seconds of quiet to wait for before a change is applied")

@@ -13,7 +13,7 @@ from polyplane.config import Config, Locate
 from polyplane.ir.features import Vantage
 from polyplane.locate.cni import CniWay
 from polyplane.locate.kernel import KernelWay
-from polyplane.locate.ovsdb import OvsdbWay
+from polyplane.locate.ovsdb import RUN_DIRECTORY, OvsdbWay
 from polyplane.locate.way import Found, Way
 
 #: What is right for backends that see packets there; results of network plugins tell names and addresses everywhere.
@@ -89,5 +89,11 @@ def make_locator(config: Config, vantage: Vantage, tell: Callable[[Places], None
     if Locate.CNI in wanted:
         ways.append(CniWay(Path(config.cni_results)))
     if Locate.OVSDB in wanted:
-        ways.append(OvsdbWay(config.ovsdb))
+        ways.append(OvsdbWay(config.ovsdb or _database_of(config)))
     return Locator(tell, ways) if ways else None
+
+
+def _database_of(config: Config) -> str:
+    """Return where the Open vSwitch that the backend drives keeps its database: both have to look at the same."""
+    run_dir = config.backend_options.get(config.backend, {}).get("run_dir", RUN_DIRECTORY)
+    return f"unix:{run_dir}/db.sock"

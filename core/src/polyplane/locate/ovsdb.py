@@ -15,8 +15,8 @@ from polyplane.errors import InvalidProgram, PolyplaneError
 from polyplane.ir.cidr import Cidr
 from polyplane.locate.way import Found, Way
 
-#: Where Open vSwitch listens unless it was told otherwise.
-SOCKET: Final = "unix:/run/openvswitch/db.sock"
+#: Where Open vSwitch has its sockets unless it was told otherwise.
+RUN_DIRECTORY: Final = "/run/openvswitch"
 #: Keys of a pod's namespace and name: Antrea's, then Kube-OVN's.
 _NAMES: Final = (("pod-namespace", "pod-name"), ("pod_namespace", "pod_name"))
 #: Keys of a pod's addresses: OVN-Kubernetes', Antrea's, Kube-OVN's.
