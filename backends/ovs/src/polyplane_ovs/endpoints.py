@@ -78,8 +78,8 @@ def _through_services(pipeline: Pipeline, place: Place) -> Iterator[Flow]:
             yield pipeline.flow(Stage.EGRESS_CLASS, EXEMPT + 1, (*fields.wide(fields.EGRESS_STACK, place.egress), *to_service), actions)
             continue
         # no egress of its own to go by
-        for own in dict.fromkeys(own.source for own in place.own if own.source.family == cidr.family):
-            match = (*fields.wide(fields.EGRESS_STACK, 0), *fields.address(fields.SOURCE, own)[1:], *to_service)
+        for address in dict.fromkeys(own.source for own in place.own if own.source.family == cidr.family):
+            match = (*fields.wide(fields.EGRESS_STACK, 0), *fields.address(fields.SOURCE, address)[1:], *to_service)
             yield pipeline.flow(Stage.EGRESS_CLASS, NOT_SUBJECT + 1, match, actions)
     for own in place.own:
         for node in place.node_addresses:
