@@ -129,10 +129,11 @@ def kernel_scenarios(draw: st.DrawFn) -> Scenario:
         name="fuzz/random",
         description="a random cluster",
         namespaces={name: {"ns": name, **draw(labels())} for name in _NAMESPACES},
-        pods={pod: _placed(draw(pod_specs()), "remote" if pod == "z/a" else "local") for pod in FUZZED},
+        pods={pod: _placed(draw(pod_specs()), pod) for pod in FUZZED},
         steps=tuple(steps),
     )
 
 
-def _placed(spec: PodSpec, node: str) -> PodSpec:
-    return PodSpec(labels=spec.labels, containers=spec.containers, node=node)
+def _placed(spec: PodSpec, pod: str) -> PodSpec:
+    labels = {"pod": pod.partition("/")[2], **(spec.labels or {})}
+    return PodSpec(labels=labels, containers=spec.containers, node="remote" if pod == "z/a" else "local")

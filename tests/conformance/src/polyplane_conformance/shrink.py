@@ -49,6 +49,9 @@ def playable(scenario: Scenario) -> bool:
 def smaller(scenario: Scenario) -> Iterator[Scenario]:
     """Yield scenarios with something left out: steps, actions, parts of policies, what is special about pods and namespaces."""
     steps = scenario.steps
+    plain = {pod: PodSpec(node=spec.node, host_network=spec.host_network) for pod, spec in scenario.pods.items()}
+    if plain != scenario.pods:
+        yield replace(scenario, pods=plain, namespaces={name: {"ns": name} for name in scenario.namespaces})
     for fewer in _fewer(steps):
         yield replace(scenario, steps=fewer)
     for index in range(len(steps) - 1):
@@ -61,8 +64,8 @@ def smaller(scenario: Scenario) -> Iterator[Scenario]:
         if labels != {"ns": name}:
             yield replace(scenario, namespaces={**scenario.namespaces, name: {"ns": name}})
     for pod, spec in scenario.pods.items():
-        if spec != (plain := PodSpec(node=spec.node, host_network=spec.host_network)):
-            yield replace(scenario, pods={**scenario.pods, pod: plain})
+        if spec != plain[pod]:
+            yield replace(scenario, pods={**scenario.pods, pod: plain[pod]})
 
 
 def _fewer(items: tuple[_T, ...]) -> Iterator[tuple[_T, ...]]:

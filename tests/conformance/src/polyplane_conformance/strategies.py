@@ -25,8 +25,8 @@ from polyplane_conformance.actions import (
 from polyplane_conformance.cluster_strategies import cluster_actions
 from polyplane_conformance.scenario import Scenario, Step
 
-_KEYS: Final = ("pod", "tier", "ns")
-_VALUES: Final = ("a", "b", "c", "x", "y", "")
+#: Keys and values of labels: so few that selectors often find somebody.
+_VALUES: Final[dict[str, tuple[str, ...]]] = {"pod": ("a", "b", "c"), "tier": ("a", ""), "ns": ("x", "y", "z")}
 _NAMESPACES: Final = ("x", "y", "z")
 _PODS: Final = ("x/a", "x/b", "y/a", "y/b", "z/c")
 _PORT_NAMES: Final = ("web", "dns", "serve-80-tcp", "nowhere")
@@ -43,9 +43,10 @@ _CIDRS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-def labels() -> SearchStrategy[dict[str, str]]:
+def labels(most: int = 2) -> SearchStrategy[dict[str, str]]:
     """Few labels from a small vocabulary."""
-    return st.dictionaries(st.sampled_from(_KEYS), st.sampled_from(_VALUES), max_size=2)
+    pairs = [(key, value) for key, values in _VALUES.items() for value in values]
+    return st.lists(st.sampled_from(pairs), max_size=most).map(dict)
 
 
 @st.composite
@@ -53,14 +54,15 @@ def selectors(draw: st.DrawFn) -> dict[str, Any]:
     """Label selectors, the empty one among them."""
     selector: dict[str, Any] = {}
     if draw(st.booleans()):
-        selector["matchLabels"] = draw(labels())
-    if draw(st.booleans()):
+        selector["matchLabels"] = draw(labels(1))
+    if not draw(st.integers(0, 2)):
         expressions = []
-        for _ in range(draw(st.integers(1, 2))):
+        for _ in range(draw(st.sampled_from((1, 1, 2)))):
             operator = draw(st.sampled_from(("In", "NotIn", "Exists", "DoesNotExist")))
-            expression: dict[str, Any] = {"key": draw(st.sampled_from(_KEYS)), "operator": operator}
+            key = draw(st.sampled_from(sorted(_VALUES)))
+            expression: dict[str, Any] = {"key": key, "operator": operator}
             if operator in ("In", "NotIn"):
-                expression["values"] = draw(st.lists(st.sampled_from(_VALUES), min_size=1, max_size=3))
+                expression["values"] = draw(st.lists(st.sampled_from(_VALUES[key]), min_size=1, max_size=3))
             expressions.append(expression)
         selector["matchExpressions"] = expressions
     return selector
