@@ -363,7 +363,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
                 cells=outcome.cells,
                 seconds=result.duration,
                 detail=detail,
-                api=api_of(subject) if isinstance(subject, Scenario) else OPERATION,
+                api=api_of(subject) if isinstance(subject, Scenario) else "" if None in _arguments(item).values() else OPERATION,
                 features=features_of(subject) if isinstance(subject, Scenario) else (),
             )
         )

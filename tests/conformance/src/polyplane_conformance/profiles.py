@@ -33,9 +33,9 @@ class Check(Protocol):
 
 
 def profiles(checks: Iterable[Check]) -> list[dict[str, Any]]:
-    """Return the profiles of one implementation as plain data, by API, core first."""
+    """Return the profiles of one implementation as plain data, by API, core first; checks about nothing count nowhere."""
     groups: dict[tuple[str, str], list[Check]] = {}
-    for check in checks:
+    for check in filter(lambda check: check.api, checks):
         groups.setdefault((check.api, "extended" if check.features else "core"), []).append(check)
     return [_profile(api, level, group) for (api, level), group in sorted(groups.items())]
 

@@ -41,7 +41,7 @@ class Entry:
     cells: int = 0
     seconds: float = 0.0
     detail: str = ""
-    #: What it is about: a kind of policy, or ``Operation``; and which extended features it needs.
+    #: What it is about: a kind of policy, or ``Operation``, or empty where nothing was asked for; and which extended features it needs.
     api: str = OPERATION
     features: tuple[str, ...] = ()
 
