@@ -24,7 +24,7 @@ _TRIVIAL = bytes.fromhex("b7000000010000009500000000000000")
 def missing(options: EbpfOptions) -> tuple[str, ...]:
     """Return what keeps the backend from running here, each with the remedy."""
     if os.geteuid() != 0:
-        return ("root, or the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN: run as root",)
+        return ("root with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: run as root",)
     gaps = []
     if not _works(lambda: _map(MapType.HASH)):
         return ("maps: the kernel needs CONFIG_BPF_SYSCALL=y, and nothing may forbid bpf(2) (seccomp, lockdown)",)
