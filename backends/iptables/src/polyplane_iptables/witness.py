@@ -1,6 +1,6 @@
 """`differences`: what other tools than the backend's own see in the kernel; for polyplane-conformance, never for the agent.
 
-Legacy tables are read by python-iptables where it is installed, tables of iptables-nft by ``nft``, sets by netlink (pyroute2). None of them shares code
+Legacy tables are read by python-iptables where it is installed, tables of iptables-nft by ``nft`` likewise, sets by netlink (pyroute2). None of them shares code
 with what the backend reads back by. nft does not understand all that iptables-nft writes: it is asked for chains, interfaces,
 how many sets each rule asks, and where it leads.
 """
@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from shutil import which
 from typing import Any, Final
 
 from pyroute2.ipset import IPSet
@@ -55,7 +56,7 @@ def differences(program: Program, netns: str) -> tuple[str, ...]:
         filters = {family: reworded(table, wanted.filters[family], {}) for family, table in decoded.items()}
         found = Native({**wanted.filters, **filters})
         said += [f"{drift.subject}: {drift.found}, not {drift.expected}" for drift in drifts_of(found, Native(wanted.filters))]
-    else:
+    elif which("nft") is not None:
         for family in _TABLES:
             said += _nft_differences(wanted.filters[family], in_namespace(netns, partial(_nft, family)), family)
     return tuple(said)
