@@ -273,6 +273,13 @@ def test_the_image_is_made_of_what_is_there() -> None:
         assert (ROOT / "backends" / backend / "pyproject.toml").is_file()
 
 
+def test_the_image_installs_what_each_backend_takes_from_the_system() -> None:
+    text = (DEPLOY / "container/Dockerfile").read_text()
+    packages = dict(re.findall(r"(\w+)\) echo ([\w ./-]+?) ;;", text))
+    assert {path.parent.name for path in (ROOT / "backends").glob("*/pyproject.toml")} <= packages.keys()
+    assert {"iptables", "ipset"} <= set(packages["iptables"].split())
+
+
 # --- the dashboard
 
 
