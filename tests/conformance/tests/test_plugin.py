@@ -65,7 +65,8 @@ def test_a_corpus_that_is_none_is_an_error(tmp_path: Path) -> None:
 )
 def test_the_command_says_by_its_status_what_it_found(tmp_path: Path, arguments: tuple[str, ...], code: int) -> None:
     argv = [sys.executable, "-c", "from polyplane_conformance.cli import main; main()", "run", "--tier", "model", *arguments]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTEST_ADDOPTS": "-v"}  # somebody's own habit
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     if code == 0:
         assert done.stdout.splitlines()[-1].startswith("2 passed, 0 failed")

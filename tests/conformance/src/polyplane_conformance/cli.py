@@ -141,6 +141,7 @@ def run(
     arguments += [part for text in option or [] for part in ("--polyplane-option", text)]
     arguments += [part for text in tag or [] for part in ("--polyplane-tag", text)]
     arguments += [part for one in tier or [] for part in ("--polyplane-tier", one.value)]
+    os.environ.pop("PYTEST_ADDOPTS", None)  # meant for the user's own tests; options of plugins that are off here would be refused
     if jobs > 1:
         with tempfile.TemporaryDirectory() as folder, Bar(_err) as bar:
             together, broken = run_jobs([*arguments, "-q"], jobs, Path(folder), bar)
