@@ -74,7 +74,7 @@ def test_check_names_file_document_and_line(shop: Path) -> None:
     assert result.exit_code == 1
     broken, invalid, total = result.output.splitlines()
     assert broken.startswith("broken.yaml, document 1, line 2: error: ")
-    assert invalid.startswith("policy.yaml, document 2, line 8: error: NetworkPolicy shop/web-only: spec.ingress[0].ports[0].port: ")
+    assert invalid.startswith("policy.yaml, document 2, line 15: error: NetworkPolicy shop/web-only: spec.ingress[0].ports[0].port: ")
     assert total.endswith("2 errors, 0 warnings")
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from polyplane.cluster.lines import Lines
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.program import Action, Direction, IcmpType, TierEnd
 
@@ -35,11 +36,22 @@ class ObjectKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutObject:
-    """An object exists with this content. ``raw`` is the decoded object, ``where`` names its place (``web.yaml, document 2, line 14``)."""
+    """An object exists with this content.
+
+    ``raw`` is the decoded object, ``where`` names its place (``web.yaml, document 2, line 14``); ``lines`` are those of its parts,
+    where ``where`` ends in a line.
+    """
 
     key: ObjectKey
     raw: Mapping[str, Any]
     where: str = ""
+    lines: Lines | None = field(default=None, compare=False, repr=False)
+
+    def place_of(self, path: str) -> str:
+        """Return the place of a field of the object (``spec.ingress[0].from``), as near as it is known."""
+        if self.lines is None:
+            return self.where
+        return f"{self.where.rpartition('line ')[0]}line {self.lines.of(path)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,15 +145,15 @@ class Store:
         try:
             new: _Object = decode(event.raw)
         except InvalidObject as error:
-            self._report(key, [invalid_object(key, event.where, error, stale=self._current(key) is not None)])
+            self._report(key, [invalid_object(key, event.place_of(error.field), error, stale=self._current(key) is not None)])
             return []
         except Exception as error:  # noqa: BLE001 - a plugin that breaks its contract on one object must not end the enforcement of all others
             self._report(key, [broken_dialect(key, event.where, error, stale=self._current(key) is not None)])
             return []
         problems = []
         if isinstance(new, ClusterPolicy):
-            problems += [unsupported(key, event.where, text) for text in new.unsupported]
-            problems += [warning(key, event.where, text) for text in new.warnings]
+            problems += [unsupported(key, event.place_of(_field_of(text)), text) for text in new.unsupported]
+            problems += [warning(key, event.place_of(_field_of(text)), text) for text in new.warnings]
         self._report(key, problems)
         return self._replace(key, new)
 
@@ -253,6 +253,11 @@ def _set(table: dict[_Key, _Value], key: _Key, new: _Value | None) -> list[Chang
         table[key] = new
     # The type checker cannot see that the tables hold nothing else than what a change may carry.
     return [Change(old, new)]  # type: ignore[arg-type]
+
+
+def _field_of(text: str) -> str:
+    """Return the field that a note of a dialect is about; notes begin with it."""
+    return text.partition(": ")[0]
 
 
 def _is_policy(key: ObjectKey) -> bool:

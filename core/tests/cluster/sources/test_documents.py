@@ -88,19 +88,59 @@ def test_aliases_and_merge_keys() -> None:
     assert result["four"] == {"<<": 1}
 
 
+def placed(text: str, *, is_json: bool = False) -> Any:
+    """Number, line and value of each document."""
+    documents = [document for document in read(text, is_json=is_json) if isinstance(document, Document)]
+    return [(document.number, document.line, document.value) for document in documents]
+
+
 def test_documents_have_numbers_and_lines() -> None:
-    assert read("# about\n---\na: 1\n---\n---\n# comment\nb: 2\n") == [Document(1, 3, {"a": 1}), Document(3, 7, {"b": 2})]
-    assert read("") == []
-    assert read("# nothing\n") == []
-    assert read("a: 1\n...\n---\nb: 2\n") == [Document(1, 1, {"a": 1}), Document(2, 4, {"b": 2})]
-    assert read("\ufeffa: 1\n") == [Document(1, 1, {"a": 1})]
+    assert placed("# about\n---\na: 1\n---\n---\n# comment\nb: 2\n") == [(1, 3, {"a": 1}), (3, 7, {"b": 2})]
+    assert placed("") == []
+    assert placed("# nothing\n") == []
+    assert placed("a: 1\n...\n---\nb: 2\n") == [(1, 1, {"a": 1}), (2, 4, {"b": 2})]
+    assert placed("\ufeffa: 1\n") == [(1, 1, {"a": 1})]
 
 
-def test_items_have_lines() -> None:
-    assert read("kind: List\nitems:\n- a: 1\n\n- b: 2\n  items: [1]\n---\nitems: [x,\n y]\n") == [
-        Document(1, 1, {"kind": "List", "items": [{"a": 1}, {"b": 2, "items": [1]}]}, (3, 5)),
-        Document(2, 8, {"items": ["x", "y"]}, (8, 9)),
-    ]
+FIELDS = """\
+# a policy
+metadata: &meta
+  labels:
+    app.kubernetes.io/name: web
+spec:
+  from:
+  - a: 1
+
+  - {b: [1,
+         2]}
+  -
+    c: *meta
+  <<: {d: 1}
+---
+other: x
+"""
+
+
+@pytest.mark.parametrize("broken", ["", "---\n[\n"])
+def test_every_part_has_its_line(broken: str) -> None:
+    first, second = (document for document in read(FIELDS + broken) if isinstance(document, Document))
+    lines = {
+        "": 2,
+        "metadata": 2,
+        "metadata.labels[app.kubernetes.io/name]": 4,
+        "spec.from": 6,
+        "spec.from[0].a": 7,
+        "spec.from[1].b[1]": 10,
+        "spec.from[2].c": 12,
+        "spec.from[2].c.labels": 3,
+        # what is not written, or came by a merge, is where it would be
+        "spec.from[3]": 6,
+        "spec.from[0].nothing.at[7].all": 7,
+        "spec.d": 5,
+        "object": 2,
+    }
+    assert {path: first.lines.of(path) for path in lines} == lines
+    assert second.lines.of("other") == 15
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
@@ -170,10 +210,7 @@ def test_files_that_are_no_text_or_too_large() -> None:
 
 
 def test_json() -> None:
-    assert read('{"a": 1}\n\n{"b": [true, null, 1.5]}\n', is_json=True) == [
-        Document(1, 1, {"a": 1}),
-        Document(2, 3, {"b": [True, None, 1.5]}),
-    ]
+    assert placed('{"a": 1}\n\n{"b": [true, null, 1.5]}\n', is_json=True) == [(1, 1, {"a": 1}), (2, 3, {"b": [True, None, 1.5]})]
     assert read(" \n", is_json=True) == []
 
 

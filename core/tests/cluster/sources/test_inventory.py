@@ -219,7 +219,7 @@ def trouble(text: str) -> str:
 
 def test_lists_are_taken_apart() -> None:
     text = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Node, metadata: {name: a}}\n- apiVersion: v1\n  kind: List\n  items:\n  - {apiVersion: v1, kind: Node, metadata: {name: b}}\n"
-    assert found(text) == [("v1 Node a", "a.yaml, document 1, item 1, line 4"), ("v1 Node b", "a.yaml, document 1, item 2, item 1, line 5")]
+    assert found(text) == [("v1 Node a", "a.yaml, document 1, item 1, line 4"), ("v1 Node b", "a.yaml, document 1, item 2, item 1, line 8")]
 
 
 def test_items_of_typed_lists_inherit() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from polyplane.cluster.lines import Lines
 from polyplane.cluster.sources.yaml_values import MAX_DEPTH, Broken, Value, read_values, too_deep
 
 #: Larger files are refused; the largest object an API server stores is 1.5 MiB.
@@ -22,15 +23,16 @@ _ONLY_COMMENTS: Final = re.compile(r"(?:[ \t]*(?:#.*)?(?:\r?\n|\Z)|%.*(?:\r?\n|\
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document that could be read. ``number`` counts from 1.
-
-    ``item_lines`` are the lines on which the items of a top-level ``items`` list begin, where known.
-    """
+    """One document that could be read. ``number`` counts from 1; of JSON, only the line of the whole is known."""
 
     number: int
-    line: int
     value: Any
-    item_lines: tuple[int, ...] = ()
+    lines: Lines
+
+    @property
+    def line(self) -> int:
+        """Where it begins."""
+        return self.lines.line
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def _read_json(text: str) -> Iterator[Document | Unreadable]:
         if not _shallow(value):
             yield Unreadable(number, line, too_deep())
         else:
-            yield Document(number, line, value)
+            yield Document(number, value, Lines((line, None)))
 
 
 def _shallow(value: Any) -> bool:
@@ -128,13 +130,13 @@ def _read_yaml(text: str) -> Iterator[Document | Unreadable]:
     except Broken:
         yield from _read_chunks(text)
         return
-    yield from _documents(1, values, 0)
+    yield from _documents(1, values)
 
 
-def _documents(number: int, values: list[Value], offset: int) -> Iterator[Document]:
+def _documents(number: int, values: list[Value]) -> Iterator[Document]:
     for index, value in enumerate(values):
         if value.content is not None:
-            yield Document(number + index, offset + value.line, value.content, tuple(offset + line for line in value.item_lines))
+            yield Document(number + index, value.content, value.lines)
 
 
 def _read_chunks(text: str) -> Iterator[Document | Unreadable]:
@@ -148,10 +150,10 @@ def _read_chunks(text: str) -> Iterator[Document | Unreadable]:
     for start, chunk in chunks:
         offset = text.count("\n", 0, start)
         try:
-            values = read_values(chunk)
+            values = read_values(chunk, offset)
         except Broken as error:
-            yield Unreadable(number, offset + error.line, error.problem)
+            yield Unreadable(number, error.line, error.problem)
             number += 1
             continue
-        yield from _documents(number, values, offset)
+        yield from _documents(number, values)
         number += len(values)

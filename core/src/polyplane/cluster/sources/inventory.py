@@ -85,7 +85,7 @@ class Inventory:
         self._touched = False
         given, problems = self._merged()
         events: list[SourceEvent] = [
-            PutObject(key=key, raw=found.raw, where=found.where)
+            PutObject(key=key, raw=found.raw, where=found.where, lines=found.lines)
             for key, found in given.items()
             if (known := self._given.get(key)) is not found and known != found
         ]

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
 from polyplane.cluster.fields import shown, type_name
+from polyplane.cluster.lines import Lines
 from polyplane.cluster.metadata import DEFAULT_NAMESPACE
 from polyplane.cluster.model import ObjectKey
 from polyplane.cluster.sources.documents import Document, Unreadable, read_documents
 
 #: Kinds that live in no namespace, of those that anything here reads or reports. The store corrects this for its dialects' kinds.
 _CLUSTER_SCOPED: Final = frozenset({"Namespace", "Node"})
+#: Kinds of which a directory may hold so many that their lines would cost more than they help.
+_MANY: Final = frozenset({"Pod", "Namespace", "Node"})
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One object of a file, and its place in words."""
+    """One object of a file, its place in words, and where its parts are, unless it is of a kind that there are many of."""
 
     key: ObjectKey
     raw: Mapping[str, Any]
     where: str
+    lines: Lines | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def read_contents(path: str, content: bytes) -> Contents:
             case Unreadable():
                 collector.trouble(place, document.problem)
             case Document():
-                collector.collect(document.value, place, lines=document.item_lines)
+                collector.collect(document.value, place, document.lines)
     return Contents(tuple(collector.found), tuple(collector.troubles))
 
 
@@ -79,10 +83,10 @@ class _Collector:
     def trouble(self, place: _Place, problem: str) -> None:
         self.troubles.append(Trouble(str(place), problem))
 
-    def collect(self, value: Any, place: _Place, *, lines: tuple[int, ...] = (), inherited: Mapping[str, str] = _NOTHING) -> None:
+    def collect(self, value: Any, place: _Place, lines: Lines, inherited: Mapping[str, str] = _NOTHING) -> None:
         """Add the object that ``value`` is, or those it lists.
 
-        ``lines``: those of its items, where known. ``inherited``: apiVersion and kind from the typed list it stands in.
+        ``inherited``: apiVersion and kind from the typed list it stands in.
         """
         if not isinstance(value, Mapping):
             self.trouble(place, f"is {type_name(value)}, not an object; write apiVersion, kind and metadata")
@@ -96,9 +100,9 @@ class _Collector:
         if isinstance(key, str):
             self.trouble(place, key)
         else:
-            self.found.append(Found(key, raw, str(place)))
+            self.found.append(Found(key, raw, str(place), None if kind in _MANY else lines))
 
-    def _collect_list(self, raw: Mapping[str, Any], kind: str, place: _Place, lines: tuple[int, ...]) -> None:
+    def _collect_list(self, raw: Mapping[str, Any], kind: str, place: _Place, lines: Lines) -> None:
         items = raw.get("items")
         if items is None:
             return
@@ -112,8 +116,8 @@ class _Collector:
             if isinstance(raw.get("apiVersion"), str):
                 inherited["apiVersion"] = raw["apiVersion"]
         for index, item in enumerate(items):
-            line = lines[index] if index < len(lines) else place.line
-            self.collect(item, _Place(place.path, place.document, line, (*place.items, index + 1)), inherited=inherited)
+            item_lines = lines.find("items", str(index)) or Lines((place.line, None))
+            self.collect(item, _Place(place.path, place.document, item_lines.line, (*place.items, index + 1)), item_lines, inherited)
 
 
 def _identify(raw: Mapping[str, Any]) -> ObjectKey | str:

@@ -1,4 +1,4 @@
-"""YAML text to plain values, as ``kubectl`` reads it: safely, bounded, and with the line on which each document begins.
+"""YAML text to plain values, as ``kubectl`` reads it: safely, bounded, and with the line on which each part begins.
 
 Scalars become what JSON has (a timestamp stays a string, and so does ``22:22``), keys become strings, and a key given twice is an
 error. libyaml delivers events and a small stack machine builds the values, because PyYAML's own composer recurses in C and so
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import yaml
+
+from polyplane.cluster.lines import Lines, Tree
 
 #: Nested lists and objects; the deepest valid object of any policy API stays far below.
 MAX_DEPTH: Final = 100
@@ -40,11 +42,10 @@ class Broken(Exception):
 
 
 class Value(NamedTuple):
-    """The content of one document, None when it is empty, and its lines; ``item_lines`` are those of a top-level ``items`` list."""
+    """The content of one document, None when it is empty, and its lines."""
 
     content: Any
-    line: int
-    item_lines: tuple[int, ...]
+    lines: Lines
 
 
 def too_deep() -> str:
@@ -52,17 +53,14 @@ def too_deep() -> str:
     return f"is nested more than {MAX_DEPTH} levels deep; no object of any policy API is"
 
 
-def _line(event: yaml.Event) -> int:
-    return event.start_mark.line + 1 if event.start_mark is not None else 1
-
-
 class _Built(NamedTuple):
-    """A finished value, how many values it expands to, how many levels are below it, and where it begins."""
+    """A finished value, how many values it expands to, how many levels are below it, and where it and its parts begin."""
 
     content: Any
     size: int
     height: int
     line: int
+    inner: dict[str, Tree] | None = None
 
 
 @dataclass(slots=True)
@@ -78,7 +76,7 @@ class _Frame:
     merged: dict[str, Any] = field(default_factory=dict)
     size: int = 1
     height: int = 0
-    item_lines: list[int] | None = None
+    inner: dict[str, Tree] = field(default_factory=dict)
 
     @property
     def wants_key(self) -> bool:
@@ -86,14 +84,15 @@ class _Frame:
 
     def finished(self) -> _Built:
         content = {**self.merged, **self.content} if self.merged and isinstance(self.content, dict) else self.content
-        return _Built(content, self.size, self.height, self.line)
+        return _Built(content, self.size, self.height, self.line, self.inner)
 
 
 class _Reader:
-    """The stack machine: takes the parser's events, gives the values of the documents."""
+    """The stack machine: takes the parser's events, gives the values of the documents; lines count from ``offset`` + 1."""
 
-    def __init__(self) -> None:
+    def __init__(self, offset: int) -> None:
         self.values: list[Value] = []
+        self._offset = offset
         self._start()
 
     def _start(self) -> None:
@@ -101,7 +100,6 @@ class _Reader:
         self._anchors: dict[str, _Built] = {}
         self._open: list[str] = []
         self._root: _Built | None = None
-        self._item_lines: tuple[int, ...] = ()
         self._aliased = 0
 
     def feed(self, event: yaml.Event) -> None:
@@ -118,10 +116,13 @@ class _Reader:
                 self._start()
             case yaml.DocumentEndEvent():
                 root = self._root or _Built(None, 0, 0, 1)
-                self.values.append(Value(root.content, root.line, self._item_lines))
+                self.values.append(Value(root.content, Lines((root.line, root.inner))))
+
+    def _line(self, event: yaml.Event) -> int:
+        return self._offset + (event.start_mark.line + 1 if event.start_mark is not None else 1)
 
     def _scalar(self, event: yaml.ScalarEvent) -> None:
-        line = _line(event)
+        line = self._line(event)
         frame = self._frames[-1] if self._frames else None
         if frame is not None and frame.wants_key and event.value == "<<" and event.implicit[0]:
             frame.merging = True
@@ -133,7 +134,7 @@ class _Reader:
         self._add(value)
 
     def _begin(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
-        line = _line(event)
+        line = self._line(event)
         is_map = isinstance(event, yaml.MappingStartEvent)
         if event.tag not in (None, "!", f"{_TAG}map" if is_map else f"{_TAG}seq"):
             raise Broken(line, _no_meaning(event.tag))
@@ -144,8 +145,6 @@ class _Reader:
             parent = self._frames[-1]
             if parent.wants_key:
                 raise Broken(line, "a key must be a plain word, not a list or an object; quote what looks like one")
-            if len(self._frames) == 1 and parent.key == "items" and not is_map:
-                frame.item_lines = []
         if event.anchor:
             self._open.append(event.anchor)
         self._frames.append(frame)
@@ -156,12 +155,10 @@ class _Reader:
         if frame.anchor:
             self._open.remove(frame.anchor)
             self._anchors[frame.anchor] = value
-        if frame.item_lines is not None:
-            self._item_lines = tuple(frame.item_lines)
         self._add(value)
 
     def _alias(self, event: yaml.AliasEvent) -> None:
-        line = _line(event)
+        line = self._line(event)
         name = event.anchor or ""
         if name in self._open:
             raise Broken(line, f"the alias *{name[:80]} refers to what contains it; write the value out")
@@ -184,9 +181,8 @@ class _Reader:
         frame.size += value.size
         frame.height = max(frame.height, value.height + 1)
         if isinstance(frame.content, list):
+            frame.inner[str(len(frame.content))] = value.line, value.inner
             frame.content.append(value.content)
-            if frame.item_lines is not None:
-                frame.item_lines.append(value.line)
         elif frame.merging:
             frame.merging = False
             _merge(frame, value.content)
@@ -196,6 +192,7 @@ class _Reader:
                 raise Broken(value.line, f"the key {frame.key[:80]!r} is given twice in one object; remove one")
         else:
             frame.content[frame.key] = value.content
+            frame.inner[frame.key] = frame.key_line, value.inner
             frame.key = None
 
 
@@ -272,12 +269,12 @@ def _number(text: str, line: int, *, whole: bool) -> int | float:
         raise Broken(line, f"{text[:80]!r} is not a number that can be used; quote it if a string is meant") from None
 
 
-def read_values(text: str) -> list[Value]:
-    """Read all documents of a YAML text.
+def read_values(text: str, offset: int = 0) -> list[Value]:
+    """Read all documents of a YAML text, which so many lines of its file stand before.
 
     :raises Broken: at the first thing that cannot be read
     """
-    reader = _Reader()
+    reader = _Reader(offset)
     try:
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             reader.feed(event)
@@ -285,7 +282,7 @@ def read_values(text: str) -> list[Value]:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
         detail = " ".join(part for part in (error.context, error.problem) if part)
-        raise Broken(line, f"is not YAML: {detail} (column {column}); correct it") from error
+        raise Broken(offset + line, f"is not YAML: {detail} (column {column}); correct it") from error
     except yaml.YAMLError as error:
-        raise Broken(1, f"is not YAML: {' '.join(str(error).split())[:200]}; correct it") from error
+        raise Broken(offset + 1, f"is not YAML: {' '.join(str(error).split())[:200]}; correct it") from error
     return reader.values
