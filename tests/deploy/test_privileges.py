@@ -24,6 +24,7 @@ BACKENDS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())["
 
 pytestmark = [
     pytest.mark.netns,
+    pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="makes a network namespace, which needs root"),
     pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed; install util-linux"),
 ]
