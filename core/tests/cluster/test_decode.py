@@ -179,3 +179,21 @@ def test_a_nodes_bad_address_is_refused_by_field() -> None:
     with pytest.raises(InvalidObject) as raised:
         decode_node({"metadata": {"name": "n"}, "status": {"addresses": [{"type": "InternalIP", "address": "node1"}]}})
     assert raised.value.field == "status.addresses[0].address"
+
+
+@pytest.mark.parametrize(
+    ("spec", "prefixes"),
+    [
+        ({"podCIDR": "10.1.2.0/24", "podCIDRs": ["10.1.2.0/24", "fd00:1::/64"]}, ["10.1.2.0/24", "fd00:1::/64"]),
+        ({"podCIDR": "10.1.2.0/24"}, ["10.1.2.0/24"]),
+        ({"podCIDR": None, "podCIDRs": None}, []),
+        ({}, []),
+    ],
+)
+def test_a_node_has_the_prefixes_of_its_pods(spec: dict[str, object], prefixes: list[str]) -> None:
+    assert [str(one) for one in decode_node({"metadata": {"name": "n"}, "spec": spec}).pod_prefixes] == prefixes
+
+
+def test_a_prefix_that_is_none() -> None:
+    with pytest.raises(InvalidObject, match=r"podCIDRs\[1\]: '10.1.2.3' is not a prefix"):
+        decode_node({"metadata": {"name": "n"}, "spec": {"podCIDRs": ["10.1.2.0/24", "10.1.2.3"]}})

@@ -50,6 +50,7 @@ def test_gives_the_store_all_it_needs(server: ApiServer, follow: Follow) -> None
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": "node-1"},
+        "spec": {"podCIDR": "10.1.2.0/24", "podCIDRs": ["10.1.2.0/24", "fd00:1::/64"], "taints": []},
         "status": {"addresses": [{"type": "InternalIP", "address": "10.9.9.9"}]},
     }
     server.cluster.put(node)
@@ -63,6 +64,7 @@ def test_gives_the_store_all_it_needs(server: ApiServer, follow: Follow) -> None
             direct.apply(PutObject(key=event.key, raw=server.cluster.get(kind, event.key.namespace, event.key.name).raw))
     assert through.pods == direct.pods
     assert through.pods["shop/web"].interface == "veth1"
+    assert [str(prefix) for prefix in through.nodes["node-1"].pod_prefixes] == ["10.1.2.0/24", "fd00:1::/64"]
     assert {port.name for port in through.pods["shop/web"].ports} == {"", "dns"}
     assert (through.nodes, through.namespaces, through.policies) == (direct.nodes, direct.namespaces, direct.policies)
     assert through.nodes
