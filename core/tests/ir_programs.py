@@ -1,4 +1,4 @@
-"""Random programs and packets for property tests."""
+"""Random programs and packets of a small vocabulary, so that rules meet; `ir_strategies` has the hostile ones."""
 
 from __future__ import annotations
 

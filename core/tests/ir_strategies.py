@@ -1,4 +1,4 @@
-"""Hypothesis strategies for random, consistent programs. Imported by tests through pytest's `pythonpath`."""
+"""Random, consistent programs with names and numbers as a hostile cluster would choose them; in `ir_programs` rules meet."""
 
 from __future__ import annotations
 
