@@ -115,8 +115,8 @@ FAULTS: Final = (
     Fault(
         "an invalid update removes what was in force",
         "polyplane/cluster/store.py",
-        "            self._report(key, [invalid_object(key, event.where, error, stale=self._current(key) is not None)])\n            return []",
-        "            self._report(key, [invalid_object(key, event.where, error, stale=self._current(key) is not None)])\n            return self._replace(key, None)",
+        "            self._report(key, [invalid_object(key, event.place_of(error.field), error, stale=self._current(key) is not None)])\n            return []",
+        "            self._report(key, [invalid_object(key, event.place_of(error.field), error, stale=self._current(key) is not None)])\n            return self._replace(key, None)",
         "refusals/update*",
     ),
     Fault(
