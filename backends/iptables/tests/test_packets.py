@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import subprocess
+import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -114,6 +119,49 @@ def test_what_is_denied_is_told(deny_action: DenyAction, family: int, looped: Na
     assert heard == [told, replace(told, kind=PacketEventKind.DENY, rule_id=denied_by(wanted))]
     assert backend.polyplane_events() == ()
     backend.polyplane_teardown()
+
+
+def test_nothing_leaks_or_is_lost_while_rules_change_and_others_hold_the_lock(looped: Namespace) -> None:
+    """Datagrams all the while: those that all programs allow arrive, each of them, and those that all deny do not, not one."""
+    backend = looped.backend()
+    programs = (pod(), pod(rule("more", OUT, 1, protocol=6), deny_action=DenyAction.REJECT), pod(rule("other", OUT, 1, protocol=132)))
+    backend.polyplane_apply(diff(EMPTY, programs[0]))
+    holding = f"for turn in $(seq 20); do flock --no-fork {looped.lock_file} sleep 0.2; sleep 0.1; done"
+    over = threading.Event()
+    sent, came = Counter[int](), Counter[int]()
+
+    def work() -> None:
+        with contextlib.ExitStack() as stack:
+            receivers = {port: stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for port in (7, 9)}
+            for port, receiver in receivers.items():
+                receiver.bind((HOSTS[4][1], port))
+                receiver.settimeout(0)
+            sender = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            while not over.is_set():
+                for port, receiver in receivers.items():
+                    # What is refused may be told to the sender at the next turn.
+                    with contextlib.suppress(PermissionError):
+                        sender.sendto(b"x", (HOSTS[4][1], port))
+                        sent[port] += 1
+                    with contextlib.suppress(BlockingIOError):
+                        receiver.recv(8)
+                        came[port] += 1
+                time.sleep(0.001)
+
+    with subprocess.Popen(["sh", "-c", holding]) as holder, ThreadPoolExecutor() as pool:
+        traffic = pool.submit(in_namespace, looped.path, work)
+        changes, held = 0, programs[0]
+        try:
+            while holder.poll() is None or changes < 6:
+                wanted = programs[(changes + 1) % len(programs)]
+                backend.polyplane_apply(diff(held, wanted))
+                changes, held = changes + 1, wanted
+        finally:
+            over.set()
+        traffic.result()
+    assert sent[7] == came[7] > 100
+    assert sent[9] > 100
+    assert came[9] == 0
 
 
 def test_a_group_that_somebody_listens_to_is_no_harm(looped: Namespace) -> None:
