@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
 
+from polyplane.backend_kit.garbage import uncollected
 from polyplane.backend_kit.labels import is_usable_interface, isolation_label, origin_label, plain
 from polyplane.backend_kit.messages import shorten
 from polyplane.backend_kit.namespaces import in_namespace
@@ -60,3 +62,27 @@ def test_a_call_without_namespace_stays_in_its_thread_and_failures_come_back() -
     assert in_namespace(None, os.getpid) == os.getpid()
     with pytest.raises(FileNotFoundError, match="there-is-none"):
         in_namespace("/run/netns/there-is-none", os.getpid)
+
+
+def test_the_collector_is_off_meanwhile_and_as_it_was_afterwards() -> None:
+    assert gc.isenabled()
+    with uncollected():
+        with uncollected():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+    def failing() -> None:
+        with uncollected():
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        failing()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from polyplane.backend_kit.garbage import uncollected
 from polyplane.errors import ApplyError
 from polyplane.hookspecs import Applied, Drift, Fill, PacketEvent, RuleCount, hookimpl
 from polyplane.ir.delta import Delta
@@ -97,7 +98,7 @@ class OvsBackend:
         all, is compared with what is in the switch.
         """
         self._take_charge()
-        with self._lock:
+        with self._lock, uncollected():
             bridge = self._bridge()
             layout, self._layout = self._layout, None
             applied = None
@@ -121,7 +122,7 @@ class OvsBackend:
     @hookimpl
     def polyplane_audit(self, program: Program) -> Sequence[Drift]:
         """Compare the flows with what the program asks for."""
-        with self._lock:
+        with self._lock, uncollected():
             try:
                 bridge = self._bridge()
                 wanted = self._wanted(program, bridge, self._layout).book.flows
@@ -308,7 +309,7 @@ class OvsBackend:
 
     def _follow(self, *, whole: bool) -> bool:
         """Bring our flows in line with a switch that has started again (``whole``), or with ports that have changed."""
-        with self._lock:
+        with self._lock, uncollected():
             layout = self._layout
             if layout is None:
                 return True  # the agent is about to say what it wants
