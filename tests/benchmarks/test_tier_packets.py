@@ -251,7 +251,10 @@ def test_traffic_costs_the_same(backend: str, recorder: Any, *, large: bool) -> 
             for policies, wire in zip(sizes, wires, strict=True):
                 for kind in kinds:
                     found = KINDS[kind](wire, 0.02)
-                    best[policies, kind] = min(best.get((policies, kind), 1.0), found.cpu / found.units)
+                    # a switch that waits for the processor may let nothing through in so short a time
+                    if found.units:
+                        best[policies, kind] = min(best.get((policies, kind), 1.0), found.cpu / found.units)
+    assert len(best) == len(sizes) * len(kinds), best
     for (policies, kind), seconds in best.items():
         note(recorder, policies, f"{backend}: {kind}, CPU ns", seconds, round(seconds * 1e9))
     for kind in kinds:
