@@ -92,7 +92,10 @@ def _member(element: Any) -> Cidr:
 
 def _nft(family: int) -> dict[str, list[_Gist]]:
     """Return the gist of each chain's rules in the filter table, as nft tells it; of foreign chains the first rule only."""
-    done = subprocess.run(["nft", "-j", "list", "table", _TABLES[family][1], "filter"], capture_output=True, text=True, check=True)
+    done = subprocess.run(["nft", "-j", "list", "table", _TABLES[family][1], "filter"], capture_output=True, text=True, check=False)
+    if done.returncode and "No such file" in done.stderr:
+        return {}  # the family has no filter table
+    done.check_returncode()
     chains: dict[str, list[_Gist]] = {}
     for entry in json.loads(done.stdout)["nftables"]:
         if "chain" in entry:
