@@ -52,8 +52,8 @@ FAULTS: Final = (
         "polyplane_ebpf/layout.py",
         "for cidr, new_class in tabulated.hosts.items():\n",
         "for cidr, new_class in ((cidr, gone) for cidr, gone in tabulated.hosts.items() if gone is not None):\n",
-        "changes/client-gains-label",
-        "ingress of x/a: isolated by x/from-friends, and no rule allows it",
+        "changes/finished-pod-leaves",
+        "ingress of x/a: isolated by x/from-b, and no rule allows it",
     ),
     Fault(
         "the longest prefix does not win",

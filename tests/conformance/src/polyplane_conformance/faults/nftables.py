@@ -88,8 +88,8 @@ FAULTS: Final = (
         "polyplane_nftables/side.py",
         "            self._native.set_element(self.names.hosts(cidr.family), key, self._to_class(class_id))\n",
         "            if class_id is not None:\n                self._native.set_element(self.names.hosts(cidr.family), key, self._to_class(class_id))\n",
-        "changes/client-gains-label",
-        "ingress of x/a: isolated by x/from-friends, and no rule allows it",
+        "changes/finished-pod-leaves",
+        "ingress of x/a: isolated by x/from-b, and no rule allows it",
     ),
     Fault(
         "a pod's way to itself is policed",
