@@ -123,5 +123,5 @@ def test_strangers_are_no_pods(registry: CollectorRegistry, read: Read) -> None:
     web = Pod(namespace="shop", name="web", labels={}, node="n1", addresses=(Cidr.parse("10.0.0.1"),))
     compiler.set_places(Places(interfaces={Cidr.parse("10.9.9.9"): "veth9"}))
     told.applied(diff(EMPTY, compiler.update([Change(None, web)])), Applied(operations=1), 0.1)
-    assert (read("polyplane_endpoints"), read("polyplane_endpoints_unknown")) == (1, 2)
+    assert (read("polyplane_endpoints"), read("polyplane_endpoints_unknown")) == (1, 4)
     assert read("polyplane_endpoints_isolated", direction="ingress") == 0

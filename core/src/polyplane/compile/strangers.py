@@ -96,10 +96,8 @@ def strangers(
         rest -= addresses
         _add(found, interface, interface, addresses, ids)
     closed = rest.union(*at.values())
-    for prefix in prefixes:
-        members = {address for address in _hosts(prefix) if address not in known and address not in closed}
-        closed |= members
-        _add(found, str(prefix), None, members, ids)
+    # One endpoint each, so that a pod that comes takes its address from nobody else.
+    rest |= {address for prefix in prefixes for address in _hosts(prefix) if address not in known and address not in closed}
     for address in rest:
         _add(found, str(address), None, {address}, ids)
     return found

@@ -83,7 +83,7 @@ class MetricsObserver:
         self._problems = gauge("problems", "Objects and places of the source with something wrong", ["severity"])
         self._unsupported = gauge("unsupported_policies", "Policies that the backend cannot enforce, whose traffic is denied")
         self._endpoints = gauge("endpoints", "Pods of this node")
-        self._unknown = gauge("endpoints_unknown", "Places of this node that are closed because no known pod is there, prefixes among them")
+        self._unknown = gauge("endpoints_unknown", "Addresses and interfaces of this node that are closed because no known pod is there")
         self._isolated = gauge("endpoints_isolated", "Pods of this node that policies isolate", ["direction"])
         self._policies = gauge("policies", "Directions of policies in force on this node")
         self._rules = gauge("rules", "Rules in force on this node")

@@ -202,7 +202,7 @@ class AgentProcess:
         self._process = self._stage.sandbox.spawn(
             NODE, [*argv, "--log-format", "json", "--audit-interval", "1"], output=log, env={**os.environ, **self._settings}
         )
-        wait_for(lambda: log.exists() and '"applied"' in log.read_text(encoding="utf-8"), f"the agent's first apply, see {log}", seconds=30)
+        wait_for(lambda: log.exists() and '"applied"' in log.read_text(encoding="utf-8"), f"the agent's first apply, see {log}", seconds=60)
 
     def stop(self, number: signal.Signals) -> None:
         """End the agent by a signal."""
