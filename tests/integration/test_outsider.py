@@ -25,8 +25,8 @@ HOW_TO = ROOT / "docs" / "how-to" / "write-a-backend.md"
 #: What the author of the plugin wrote; all else is as scaffolded.
 WRITTEN = {"src/polyplane_file/native.py", "src/polyplane_file/conformance.toml"}
 
-#: The profiles of policy APIs whose core everybody must have.
-CORE = ("AdminNetworkPolicy/core", "ClusterNetworkPolicy/core", "NetworkPolicy/core")
+#: The profiles that everybody must have.
+CORE = ("AdminNetworkPolicy/core", "ClusterNetworkPolicy/core", "NetworkPolicy/core", "Operation/core")
 
 DRIVE = """
 import json, sys
@@ -156,7 +156,7 @@ def test_with_packets(outsider: Outsider) -> None:
     done = outsider.run("polyplane-conformance", *run, where=home, patience=900)
     assert done.returncode == 0, done.stdout + done.stderr
     core = profiles(home / "packets.json", "tables")
-    assert {name: result for name, result in core.items() if name.endswith("/core")} == dict.fromkeys((*CORE, "Operation/core"), "success")
+    assert {name: result for name, result in core.items() if name.endswith("/core")} == dict.fromkeys(CORE, "success")
 
 
 def test_a_wrong_function_is_found(outsider: Outsider) -> None:
