@@ -24,7 +24,7 @@ def test_oracle_agrees(scenario_: Scenario) -> None:
     assert outcome.passed, outcome.explain(limit=3)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=_QUIET, derandomize=True)
+@settings(max_examples=60, deadline=None, suppress_health_check=_QUIET, derandomize=True)
 @given(tiered_scenarios())
 def test_oracle_agrees_about_tiers(scenario_: Scenario) -> None:
     """The oracle and the program agree where policies of all tiers and kinds meet."""
