@@ -130,6 +130,17 @@ def test_teardown_leaves_nothing_and_takes_nothing_else(node: str) -> None:
     assert held.polyplane_teardown().detail["pins"] == 0
 
 
+def test_what_died_while_it_began_can_be_told_from_what_is_in_use(node: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(_: object) -> dict[str, int]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("polyplane_ebpf.kernel.Kernel.load", die)
+    with pytest.raises(KeyboardInterrupt):
+        backend(node).polyplane_apply(start(wired(made(WEB))))
+    (draft,) = PINS.glob(f"v*/new-ns-{Path('/run/netns', node).stat().st_ino}")
+    assert (draft / "name").readlink() == Path(node)
+
+
 def test_what_an_older_version_left_is_replaced(node: str) -> None:
     program = wired(made(WEB))
     backend(node).polyplane_apply(start(program))

@@ -112,11 +112,13 @@ class Kernel(Maps):
             if self._fresh:
                 owned.remove(directory)
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            programs = self._programs(directory)
             if self._fresh:
+                # before anything that takes its time: whoever dies now leaves a directory that others can tell from one in use
                 name = owned.name_of(namespace.identity(self.options.netns))
                 if name is not None:
                     (directory / owned.NAME_PIN).symlink_to(name)
+            programs = self._programs(directory)
+            if self._fresh:
                 for name, descriptor in self._maps.items():
                     syscall.pin(descriptor, str(directory / owned.map_pin(name)))
             wanted = self.wanted_links()
