@@ -72,8 +72,8 @@ FAULTS: Final = (
         "polyplane_nftables/side.py",
         '            (f"{peer} . meta nfproto", names.networks(family)),\n',
         "",
-        "blocks/one-server",
-        "rule 0 of x/",
+        "blocks/all-but-one",
+        "egress of x/a: allowed by rule 0 of x/to-block",
     ),
     Fault(
         "single addresses are not looked up",
