@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -28,7 +29,7 @@ def main() -> int:
     settings = Settings(size=Size(options.size), backends=options.backends, results=options.results)
     if not options.report:
         for name in options.sections:
-            began = time.monotonic()
+            began, load = time.monotonic(), os.getloadavg()[0]
             figures = SECTIONS[name](settings)
             result = Result(
                 section=name,
@@ -37,6 +38,7 @@ def main() -> int:
                 date=now(),
                 seconds=round(time.monotonic() - began),
                 figures=figures,
+                load=(round(load, 1), round(os.getloadavg()[0], 1)),
             )
             settings.say(f"{name}: {result.write(settings.results)}")
     if options.publish:

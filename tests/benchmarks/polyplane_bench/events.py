@@ -38,7 +38,7 @@ def measure(settings: Settings) -> tuple[Figure, ...]:
                         case = {"backend": backend, "policies": policies, "rate": rate, "peers": peers}
                         cpu, wall = rig.cpu(), time.monotonic()
                         with Bustle(rig, rate) if rate else nullcontext():
-                            for kind, seconds in _toggles(rig, peers, 10 if full else 4):
+                            for kind, seconds in _toggles(rig, peers, 6 if full else 4):
                                 samples.add("event to wire", "ms", seconds * 1000, **case, event=kind)
                         samples.add("agent, CPU", "%", 100 * (rig.cpu() - cpu) / (time.monotonic() - wall), **case)
                     applies = [apply.seconds * 1000 for apply in rig.applies[1:]]

@@ -65,7 +65,7 @@ def _rounded(value: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Everything one run of one section found."""
+    """Everything one run of one section found. ``load``: the machine's load average before and after, ourselves included."""
 
     section: str
     size: str
@@ -73,7 +73,7 @@ class Result:
     date: str
     seconds: float
     figures: tuple[Figure, ...]
-    notes: tuple[str, ...] = ()
+    load: tuple[float, float] = (0.0, 0.0)
 
     def find(self, measure: str, **case: str | int) -> Iterable[Figure]:
         """Yield the figures of a measure whose case has at least these values."""
@@ -100,7 +100,7 @@ class Result:
         """Read what `write` wrote."""
         content = json.loads(path.read_text(encoding="utf-8"))
         figures = tuple(Figure(**figure) for figure in content.pop("figures"))
-        return cls(figures=figures, notes=tuple(content.pop("notes", ())), **content)
+        return cls(figures=figures, load=tuple(content.pop("load")), **content)
 
 
 @dataclass(slots=True)

@@ -32,6 +32,7 @@ make bench SECTIONS=packets MEASURE=nftables,ebpf # only these backends
 ```
 
 It writes `bench/results/*.json`, charts, and a report like this page.
+Where the load average says that others were using the machine as well, trust CPU times, ratios and counts, and read wall-clock times as upper bounds.
 Every figure is a median; what stands behind it in parentheses are the quartiles of its samples, where they differ.
 """
 
@@ -62,7 +63,9 @@ def _machines(results: Mapping[str, Result]) -> list[str]:
             f"{facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB, Linux {facts['kernel']}, Python {facts['python']}, "
             f"polyplane {facts['polyplane']} ({facts['commit']}); {'; '.join(tools)}."
         )
-        described.setdefault(text, []).append(f"{name} (size {result.size}, {result.date}, {result.seconds:.0f} s)")
+        described.setdefault(text, []).append(
+            f"{name} (size {result.size}, {result.date}, {result.seconds:.0f} s, load average {result.load[0]:g} to {result.load[1]:g})"
+        )
     for text, sections in described.items():
         lines.append(f"- {', '.join(sections)}: {text}")
     return lines

@@ -33,7 +33,7 @@ GROUPS: Final = REMOTE // 10
 LOCAL: Final = 108
 _NAMESPACE: Final = "bench"
 _KIT: Final = Path(__file__).parents[1]
-_PATIENCE: Final = 120.0
+_PATIENCE: Final = 300.0
 
 
 class Apply(NamedTuple):
