@@ -144,12 +144,17 @@ class PodIndex:
             ways.append([self._by_namespace.get(selector.namespace, set())])
         elif selector.namespaces.requirements:
             ways.append([ids for name, ids in self._by_namespace.items() if selector.namespaces.matches(self.namespace_labels(name))])
-        anchor = _anchor(selector.pods)
-        if anchor is not None:
-            ways.append([self._by_label.get((anchor[0], value), set()) for value in anchor[1]])
+        ways += [
+            [self._by_label.get((requirement.key, value), set()) for value in dict.fromkeys(requirement.values)]
+            for requirement in selector.pods.requirements
+            if requirement.operator is Operator.IN
+        ]
         if not ways:
             return self.pods
-        best = min(ways, key=lambda way: sum(map(len, way)))
+        best, *others = sorted(ways, key=lambda way: sum(map(len, way)))
+        # The sets of one way have no pod in common, and meeting those of another happens in C: what is left is nearly the answer.
+        for other in others:
+            best = [common for ids in best for more in other if (common := ids & more)]
         return (pod_id for ids in best for pod_id in ids)
 
 
