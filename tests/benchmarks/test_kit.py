@@ -62,3 +62,15 @@ def test_a_chart_knows_what_it_was_drawn_from(tmp_path: Path) -> None:
 def test_one_figure_is_a_figure() -> None:
     assert Figure.of("x", "s", [3.0]).p99 == 3.0
     assert len(list(islice(SyntheticCluster(SHAPE).events(), 5))) == 5
+
+
+def test_results_of_other_backends_are_kept() -> None:
+    def result(backend: str, value: float, commit: str = "x") -> Result:
+        figure = Figure.of("time", "s", [value], backend=backend)
+        return Result(section="churn", size="full", machine={"commit": commit}, date="now", seconds=1, figures=(figure,))
+
+    both = result("b", 2).beside(result("a", 1))
+    assert [(figure.case["backend"], figure.median) for figure in both.figures] == [("a", 1), ("b", 2)]
+    again = result("a", 3).beside(both)
+    assert {figure.case["backend"]: figure.median for figure in again.figures} == {"a": 3, "b": 2}
+    assert len(result("b", 2, "other code").beside(both).figures) == 1

@@ -8,12 +8,13 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from polyplane_bench import charts, churn, core, events, packets, page
 from polyplane_bench.figures import Figure, Result, machine, now
-from polyplane_bench.settings import BACKENDS, RESULTS, Settings, Size
+from polyplane_bench.settings import BACKENDS, RESULTS, Settings, Size, missing
 
 SECTIONS: Final[dict[str, Callable[[Settings], tuple[Figure, ...]]]] = {
     "core": core.measure,
@@ -28,7 +29,10 @@ def main() -> int:
     options = _parser().parse_args()
     settings = Settings(size=Size(options.size), backends=options.backends, results=options.results)
     if not options.report:
+        settings = _possible(settings)
         for name in options.sections:
+            if name != "core" and not settings.backends:
+                continue
             began, load = time.monotonic(), os.getloadavg()[0]
             figures = SECTIONS[name](settings)
             result = Result(
@@ -40,7 +44,8 @@ def main() -> int:
                 figures=figures,
                 load=(round(load, 1), round(os.getloadavg()[0], 1)),
             )
-            settings.say(f"{name}: {result.write(settings.results)}")
+            before = page.read(settings.results).get(name)
+            settings.say(f"{name}: {(result.beside(before) if before else result).write(settings.results)}")
     if options.publish:
         for name in options.sections:
             shutil.copyfile(settings.results / f"{name}.json", page.PUBLISHED / f"{name}.json")
@@ -51,6 +56,15 @@ def main() -> int:
     drawn = charts.draw(results, settings.results)
     settings.say(f"report: {report}" + ("" if drawn else "; its charts need matplotlib: pip install -r tests/benchmarks/requirements.txt"))
     return 0
+
+
+def _possible(settings: Settings) -> Settings:
+    """Leave out the backends that cannot be measured here, and say why."""
+    reasons = {backend: missing(backend) for backend in settings.backends}
+    for backend, reason in reasons.items():
+        if reason:
+            settings.say(f"without {backend}: {reason}")
+    return replace(settings, backends=tuple(backend for backend, reason in reasons.items() if not reason))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,25 +15,34 @@ from polyplane.hookspecs import Applied, hookimpl
 
 
 class Reporter:
-    """A wrapper around the backend that reports every apply."""
+    """A wrapper around the backend that reports every apply; with ``begun`` also that one has begun."""
+
+    def __init__(self, *, begun: bool) -> None:
+        self._begun = begun
 
     @hookimpl(wrapper=True)
     def polyplane_apply(self) -> Generator[None, Applied, Applied]:
         """Let the backend apply, and say when it was done, what it was and how long it took."""
         began = time.monotonic()
+        if self._begun:
+            _say({"begun": began})
         result = yield
         now = time.monotonic()
-        sys.stdout.write(json.dumps({"at": now, "seconds": now - began, "operations": result.operations}) + "\n")
-        sys.stdout.flush()
+        _say({"at": now, "seconds": now - began, "operations": result.operations})
         return result
 
 
+def _say(fact: dict[str, float]) -> None:
+    sys.stdout.write(json.dumps(fact) + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
-    """Run the agent with the configuration given as JSON on the command line, until it is stopped."""
+    """Run the agent with the configuration given as JSON on the command line, until it is stopped; ``begun`` behind it as above."""
     logs.configure(LogLevel.WARNING, LogFormat.TEXT)
     given: dict[str, Any] = json.loads(sys.argv[1])
     config = Config(source="kubernetes", locate=(), detect_node_addresses=False, audit_interval=0, **given)
-    Agent(config, wrappers=[Reporter()]).run()
+    Agent(config, wrappers=[Reporter(begun="begun" in sys.argv)]).run()
 
 
 if __name__ == "__main__":

@@ -35,29 +35,28 @@ def measure(settings: Settings) -> tuple[Figure, ...]:
             samples.add("first start, apply", "s", first.seconds, **case)
             samples.add("first start, operations", "", first.operations, **case)
             rig.probe.until_open()
-            rig.settle(0.5)
-            for number in range(2 if full else 1):
-                _restart_pods(rig, samples, case, number + 1)
-                _many_policies(rig, samples, case)
-                _restart_agent(rig, samples, case)
+            rig.settle()
+            _restart_pods(rig, samples, case)
+            _many_policies(rig, samples, case)
+            _restart_agent(rig, samples, case)
             samples.add("agent, memory", "MiB", memory_of(rig.pid, "VmRSS"), **case)
             samples.add("agent, peak memory", "MiB", memory_of(rig.pid, "VmHWM"), **case)
     return samples.figures()
 
 
-def _restart_pods(rig: Rig, samples: Samples, case: dict[str, str | int], generation: int) -> None:
+def _restart_pods(rig: Rig, samples: Samples, case: dict[str, str | int]) -> None:
     """Delete every remote pod and create it anew with another address; all of them are peers of policies here."""
-    rig.settle(0.5)
+    rig.settle()
     before, cpu = len(rig.applies), rig.cpu()
     with rig.probe.watching() as counted:
         began = time.monotonic()
         for number in range(REMOTE):
             rig.remove(rig.remote(number))
-            rig.put(rig.remote(number, generation=generation))
+            rig.put(rig.remote(number, generation=1))
         written = time.monotonic() - began
         rig.put(rig.client(marker="yes"))  # the watch delivers in order: with this, all the others are there
         done = rig.marker.until_open()
-        rig.settle(0.5)
+        rig.settle()
     applies = rig.applies[before:]
     samples.add("pods restarted, written", "s", written, **case)
     samples.add("pods restarted, time", "s", done - began, **case)
@@ -77,14 +76,14 @@ def _many_policies(rig: Rig, samples: Samples, case: dict[str, str | int]) -> No
         for number in range(AT_ONCE - 1)
     ]
     made.append(policy("new-marker", _SERVER, _CLIENT, port=PORT + 1))
-    rig.settle(0.5)
+    rig.settle()
     before, cpu = len(rig.applies), rig.cpu()
     with rig.probe.watching() as counted:
         began = time.monotonic()
         for each in made:
             rig.put(each)
         done = rig.marker.until_open()
-        rig.settle(0.5)
+        rig.settle()
     applies = rig.applies[before:]
     samples.add("policies at once, time", "s", done - began, **case)
     samples.add("policies at once, operations", "", sum(apply.operations for apply in applies), **case)
@@ -95,7 +94,7 @@ def _many_policies(rig: Rig, samples: Samples, case: dict[str, str | int]) -> No
     for each in made:
         rig.remove(each)
     rig.marker.until_closed()
-    rig.settle(0.5)
+    rig.settle()
 
 
 def _restart_agent(rig: Rig, samples: Samples, case: dict[str, str | int]) -> None:

@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -84,6 +84,18 @@ class Result:
     def one(self, measure: str, **case: str | int) -> Figure | None:
         """Return the first of `find`, None if there is none."""
         return next(iter(self.find(measure, **case)), None)
+
+    def beside(self, other: Result) -> Result:
+        """Return this result together with what another run of the same on the same machine found of other cases."""
+        if (self.section, self.size, self.machine) != (other.section, other.size, other.machine):
+            return self
+        mine = {(figure.measure, tuple(figure.case.items())) for figure in self.figures}
+        kept = tuple(figure for figure in other.figures if (figure.measure, tuple(figure.case.items())) not in mine)
+        return (
+            replace(self, figures=kept + self.figures, seconds=self.seconds + other.seconds, load=(other.load[0], self.load[1]))
+            if kept
+            else self
+        )
 
     def write(self, directory: Path) -> Path:
         """Write the result as ``<section>.json``; one figure a line, so that two runs can be compared line by line."""

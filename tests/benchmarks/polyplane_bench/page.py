@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from polyplane_bench import page_churn, page_core, page_events, page_packets
+from polyplane_bench import page_churn, page_core, page_events, page_packets, page_targets
 from polyplane_bench.figures import ROOT, Result
 
 #: The results that the documentation shows, and their charts.
@@ -46,6 +46,7 @@ def text(results: Mapping[str, Result], *, charts_in: str, banner: str = "") -> 
     """Return the page for some results; links to charts begin with ``charts_in``."""
     parts = [_HEAD.format(banner=banner)]
     parts += _machines(results)
+    parts += page_targets.lines(results)
     for name, lines in _SECTIONS.items():
         if name in results:
             parts += ["", *lines(results[name], charts_in)]
@@ -61,7 +62,7 @@ def _machines(results: Mapping[str, Result]) -> list[str]:
         tools = [str(facts[tool]) for tool in ("nftables", "iptables", "ipset", "openvswitch") if facts.get(tool)]
         text = (
             f"{facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB, Linux {facts['kernel']}, Python {facts['python']}, "
-            f"polyplane {facts['polyplane']} ({facts['commit']}); {'; '.join(tools)}."
+            f"polyplane {facts['polyplane']}; {'; '.join(tools)}."
         )
         described.setdefault(text, []).append(
             f"{name} (size {result.size}, {result.date}, {result.seconds:.0f} s, load average {result.load[0]:g} to {result.load[1]:g})"

@@ -91,7 +91,7 @@ def _events(result: Result) -> list[str]:
         f"Milliseconds of CPU from an event to its delta, p50 / p99, with {size(policies)} policies and {-local} pods here.",
         f"The ratio is that of the medians of {every[-1]} to {every[0]}.",
         "Operations, addresses added to and removed from sets, and pieces of work of the compiler are p50 / p99 of the largest cluster.",
-        "Relabelling a namespace moves the addresses of all its pods; everything else is independent of the cluster's size.",
+        "Relabelling a namespace moves the addresses of all its pods, of which a larger cluster has more.",
         "",
     ]
     return says + table(("event", *every, "ratio", "operations", "addresses", "pieces of work"), rows)

@@ -32,7 +32,7 @@ def lines(result: Result, charts_in: str) -> list[str]:
         "",
         "Between two pods of one node; every layout has a node of its own, all are loaded at the same time, and rounds visit them in a new order each.",
         "Cost is CPU time of everything that touches the packet, so that it does not depend on what else the machine does; the first figure of each cell is its ratio to forwarding without any policy.",
-        "UDP: nanoseconds a datagram of 18 bytes, one way, every one a first packet. TCP_RR: µs for one byte there and back. TCP_CRR: µs to connect, exchange a byte each and close. TCP_STREAM: seconds for a GiB.",
+        "UDP: nanoseconds a datagram of 18 bytes, one way, every one a first packet; a billion divided by that is datagrams a second and processor. TCP_RR: µs for one byte there and back. TCP_CRR: µs to connect, exchange a byte each and close. TCP_STREAM: seconds for a GiB.",
         "The traffic matches the last policy; each policy admits addresses of its own (from a thousand on they share a thousand groups) to a port of its own.",
         "",
         f"![Cost of a packet by the number of policies]({charts_in}/packets-policies.svg)",

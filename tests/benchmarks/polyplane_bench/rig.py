@@ -65,6 +65,7 @@ class Rig:
         self._agent: subprocess.Popen[str] | None = None
         stack.callback(self.kill)
         self.applies: list[Apply] = []
+        self._applying = False
         self._news = threading.Condition()
         self.probe: Final = stack.enter_context(Probe(self.sandbox, PORT))
         #: Asks for something else, to see from outside when a change has arrived.
@@ -125,7 +126,7 @@ class Rig:
     def start(self) -> Apply:
         """Start the agent; return its first apply, with which everything is in force."""
         before = len(self.applies)
-        argv = [sys.executable, "-m", "polyplane_bench.agent_child", json.dumps(self._config)]
+        argv = [sys.executable, "-m", "polyplane_bench.agent_child", json.dumps(self._config), "begun"]
         self._agent = subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(_KIT)}, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, args=(self._agent,), daemon=True).start()
         self.wait(lambda: len(self.applies) > before)
@@ -133,7 +134,7 @@ class Rig:
 
     def kill(self) -> None:
         """Kill the agent the hard way."""
-        agent, self._agent = self._agent, None
+        agent, self._agent, self._applying = self._agent, None, False
         if agent is not None:
             agent.kill()
             agent.wait()
@@ -149,8 +150,8 @@ class Rig:
     def settle(self, quiet: float = 1.5) -> Apply:
         """Wait until nothing has been applied for a while from now on; return the last apply."""
         began = time.monotonic()
-        while (left := max(began, self.applies[-1].at) + quiet - time.monotonic()) > 0:
-            time.sleep(left)
+        while self._applying or time.monotonic() < max(began, self.applies[-1].at) + quiet:
+            time.sleep(0.05)
         return self.applies[-1]
 
     def cpu(self) -> float:
@@ -165,8 +166,11 @@ class Rig:
         assert agent.stdout is not None
         try:
             for line in agent.stdout:
+                fact = json.loads(line)
                 with self._news:
-                    self.applies.append(Apply(**json.loads(line)))
+                    self._applying = "begun" in fact
+                    if not self._applying:
+                        self.applies.append(Apply(**fact))
                     self._news.notify_all()
         except ValueError:
             pass  # closed by kill

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from polyplane.hookspecs import BACKENDS as BACKEND_PLUGINS
+from polyplane.plugins import list_plugins, load_backend
 from polyplane_bench.figures import ROOT
 
 #: What can be measured with packets: the backend's name, and its variant if it has some.
 BACKENDS: Final = ("nftables", "iptables-nft", "iptables-legacy", "ebpf", "ovs")
+#: The tools that each needs, for itself or for its sandbox.
+_TOOLS: Final = {
+    "nftables": ("ip", "nft"),
+    "iptables-nft": ("ip", "iptables-nft-restore", "ipset"),
+    "iptables-legacy": ("ip", "iptables-legacy-restore", "ipset"),
+    "ebpf": ("ip",),
+    "ovs": ("ip", "ovs-vswitchd", "ovs-ofctl"),
+}
 RESULTS: Final = ROOT / "bench" / "results"
+
+
+def missing(backend: str) -> str:
+    """Say what keeps a backend from being measured here; empty if nothing does."""
+    if os.geteuid() != 0:
+        return "packets take network namespaces, and these take root"
+    tools = [tool for tool in _TOOLS[backend] if shutil.which(tool) is None]
+    if tools:
+        return f"{', '.join(tools)}: not installed"
+    name = backend.partition("-")[0]
+    if name not in {plugin.name for plugin in list_plugins(BACKEND_PLUGINS)}:
+        return f"the distribution polyplane-{name} is not installed"
+    return "; ".join(load_backend(name, {}).capabilities().missing) if name == "ebpf" else ""
 
 
 class Size(StrEnum):
