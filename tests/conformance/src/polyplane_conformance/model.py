@@ -95,9 +95,10 @@ def check_model(scenario: Scenario, placement: Placement = as_written) -> Outcom
 
 
 def _present(world: World, scenario: Scenario) -> list[str]:
-    """All actors that play themselves or another now, pods that finished included."""
+    """All actors that play themselves or another now, pods that finished included; hosts where the scenario asks for them, or for nothing."""
     pods = [f"{namespace}/{name}" for kind, namespace, name in world.objects if kind == "Pod"]
-    asked = {actor for actor in scenario.actors if actor in HOSTS}
+    random = not any(step.expectations for step in scenario.steps)
+    asked = {actor for actor in HOSTS if random or actor in scenario.actors}
     return [*dict.fromkeys(pods), *sorted(asked)]
 
 

@@ -77,7 +77,8 @@ def _whole(kind: str, who: dict[str, Any]) -> dict[str, Any]:
 def tiered_scenarios(draw: st.DrawFn) -> Scenario:
     """Three pods on one node, policies in all tiers at once, then some changes of them."""
     places = draw(st.lists(st.sampled_from(_OBJECTS), min_size=2, max_size=5, unique=True))
-    first: list[Action] = [draw(_cluster_policies(st.just(place))) for place in places]
+    first: list[Action] = [LabelNode(name="remote-node", set={"edge": "yes"})]
+    first += [draw(_cluster_policies(st.just(place))) for place in places]
     first += draw(st.lists(_policies(), max_size=2))
     labels = st.sampled_from((LabelNode(name="remote-node", set={"edge": "yes"}), LabelNode(name="remote-node", drop=("edge",))))
     change = st.one_of(
