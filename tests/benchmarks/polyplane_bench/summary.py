@@ -53,10 +53,11 @@ def _grown(result: Result, event: Figure, smallest: int) -> float | None:
 def _explained(results: Mapping[str, Result]) -> list[str]:
     churn = next(iter(results["churn"].find("agent, memory")))
     load, cores = results["events"].load, results["events"].machine["cores"]
+    most = max(int(figure.case["policies"]) for figure in results["events"].find("event to wire"))
     return [
         "*Packet*: CPU of a UDP datagram as a ratio to forwarding it without policies (Open vSwitch: its userspace datapath to itself), which policies of its pod and of others cost.",
         "*Change*: median from the API server to the wire, with nothing else going on and while 200 other objects change a second.",
-        f"That is wall-clock time with 10k policies on the node, at a load average of {load[0]:g} to {load[1]:g} on {cores} cores.",
+        f"That is wall-clock time with {size(most)} policies on the node, at a load average of {load[0]:g} to {load[1]:g} on {cores} cores.",
         f"*Restart*: native operations after `kill -9` with {size(int(churn.case['policies']))} policies, and datagrams lost meanwhile.",
     ]
 
