@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -51,6 +50,7 @@ from polyplane.reconcile.diff import diff
 from polyplane_bench import layouts
 from polyplane_bench.packets import Variant, node
 from polyplane_bench.programs import Load
+from polyplane_conformance.sandbox.namespaces import new_prefix
 from polyplane_ebpf import syscall
 from polyplane_ebpf.backend import EbpfBackend
 from polyplane_ebpf.changes import Changes
@@ -260,7 +260,7 @@ print(result.operations, read - began, time.perf_counter() - read, time.process_
 @pytest.mark.parametrize(("policies", "addresses"), [(1, 10), (1000, 10_000)])
 def test_starting_over_what_is_pinned(recorder: Any, tmp_path: Path, policies: int, addresses: int) -> None:
     """A restart compiles, loads and attaches nothing: it reads back and compares."""
-    name = f"pp-bench-{uuid.uuid4().hex[:8]}"
+    name = f"{new_prefix()}bench"
     subprocess.run(["ip", "netns", "add", name], check=True)
     backend = EbpfBackend({"netns": f"/run/netns/{name}"})
     try:

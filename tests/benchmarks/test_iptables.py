@@ -12,7 +12,6 @@ import shutil
 import socket
 import subprocess
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from polyplane.ir.cidr import Cidr
 from polyplane.ir.members import Members
 from polyplane.ir.program import EMPTY, AddressSet, Endpoint, Policy, PortRange, Program, SetId, digest
 from polyplane.reconcile.diff import diff
+from polyplane_conformance.sandbox.namespaces import new_prefix
 from polyplane_iptables.backend import IptablesBackend
 
 pytestmark = [
@@ -40,8 +40,8 @@ CLIENT, SERVER = "10.9.0.2", "10.9.1.2"
 @pytest.fixture
 def node() -> Iterator[str]:
     """A node with a client's and a server's namespace, routed; the interfaces are named like pods'."""
-    tag = uuid.uuid4().hex[:6]
-    node, client, server = (f"pp-bench-{what}-{tag}" for what in ("node", "client", "server"))
+    prefix = new_prefix()
+    node, client, server = (f"{prefix}{what}" for what in ("node", "client", "server"))
     for name in (node, client, server):
         subprocess.run(["ip", "netns", "add", name], check=True)
     try:
@@ -88,14 +88,14 @@ def busy_node(pods: int) -> Program:
 @contextlib.contextmanager
 def sender(node: str) -> Iterator[Callable[[int], float]]:
     """Give what sends datagrams from the client to the server and says how many seconds one took."""
-    tag = node.rpartition("-")[2]
+    prefix = node.removesuffix("node")
 
     def udp() -> socket.socket:
         return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
-    server = in_namespace(f"/run/netns/pp-bench-server-{tag}", udp)
+    server = in_namespace(f"/run/netns/{prefix}server", udp)
     server.bind((SERVER, 5999))
-    client = in_namespace(f"/run/netns/pp-bench-client-{tag}", udp)
+    client = in_namespace(f"/run/netns/{prefix}client", udp)
     client.connect((SERVER, 5999))
 
     def send(number: int) -> float:

@@ -17,6 +17,7 @@ import yaml
 from polyplane_conformance.gaps import load_gaps
 from polyplane_conformance.sandbox import Wiring
 from polyplane_conformance.sandbox.bridges import BRIDGE, RUN_DIRECTORY, Switch
+from polyplane_conformance.sandbox.namespaces import new_prefix
 from polyplane_conformance.sandbox.processes import Daemons
 
 CHART = Path(__file__).parents[2] / "deploy/chart"
@@ -51,7 +52,7 @@ spec:
 
 @pytest.fixture
 def namespace() -> Iterator[str]:
-    name = f"privileges{os.getpid()}"
+    name = f"{new_prefix()}privileges"
     subprocess.run(["ip", "netns", "add", name], check=True)
     subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
     yield name

@@ -18,6 +18,7 @@ from polyplane.config import Config
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.features import Vantage
 from polyplane.locate import make_locator
+from polyplane_conformance.sandbox.namespaces import new_prefix
 
 pytestmark = [pytest.mark.netns, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -26,7 +27,7 @@ Found = Callable[..., dict[str, str]]
 
 @pytest.fixture
 def node() -> Iterator[Callable[[str], None]]:
-    name = f"locate{os.getpid()}"
+    name = f"{new_prefix()}locate"
     subprocess.run(["ip", "netns", "add", name], check=True)
 
     def run(script: str) -> None:

@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from polyplane.observers.log import LogObserver
 from polyplane.plugins import Dataplane, Observers
 from polyplane.reconcile.diff import diff
 from polyplane.reconcile.reports import Reports
+from polyplane_conformance.sandbox.namespaces import new_prefix
 from polyplane_ebpf import bytecode, detect, namespace, syscall
 from polyplane_ebpf.__main__ import main
 from polyplane_ebpf.answers import filters
@@ -49,7 +49,7 @@ BYSTANDER: Final = bytes.fromhex("b7000000ffffffff9500000000000000")
 
 @pytest.fixture
 def node() -> Iterator[str]:
-    name = f"pp-ebpf-{uuid.uuid4().hex[:8]}"
+    name = f"{new_prefix()}ebpf"
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
         for link in ("veth-c", "veth-s"):

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from ipt_namespace import Namespace
+
+from polyplane_conformance.sandbox.namespaces import new_prefix
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -31,7 +32,7 @@ def namespace(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Namesp
     """An empty network namespace for each variant; gone afterwards, also after a failure."""
     if os.geteuid() != 0:
         pytest.skip("needs root to make a network namespace")
-    name = f"pp-ipt-{uuid.uuid4().hex[:8]}"
+    name = f"{new_prefix()}ipt"
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
         yield Namespace(name, request.param, str(tmp_path / "xtables.lock"))

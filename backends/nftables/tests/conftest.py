@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from nft_namespace import Namespace
+
+from polyplane_conformance.sandbox.namespaces import new_prefix
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -31,7 +32,7 @@ def namespace() -> Iterator[Namespace]:
     """An empty network namespace; gone afterwards, also after a failure."""
     if os.geteuid() != 0:
         pytest.skip("needs root to make a network namespace")
-    name = f"pp-nft-{uuid.uuid4().hex[:8]}"
+    name = f"{new_prefix()}nft"
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
         yield Namespace(name)

@@ -29,6 +29,7 @@ from polyplane_conformance.gaps import load_gaps
 from polyplane_conformance.netns import inside
 from polyplane_conformance.sandbox import Wiring
 from polyplane_conformance.sandbox.bridges import BRIDGE, RUN_DIRECTORY, Switch
+from polyplane_conformance.sandbox.namespaces import new_prefix
 from polyplane_conformance.sandbox.processes import Daemons
 
 SECONDS = float(os.environ.get("POLYPLANE_TEST_SOAK", "10"))
@@ -46,7 +47,7 @@ pytestmark = [
 
 @pytest.fixture
 def namespace() -> Iterator[str]:
-    name = f"soak{os.getpid()}"
+    name = f"{new_prefix()}soak"
     subprocess.run(["ip", "netns", "add", name], check=True)
     subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
     yield name
