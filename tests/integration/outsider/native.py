@@ -25,6 +25,8 @@ MISSING = {
 _HOOKS = {name: f"type filter hook {name} priority 0;" for name in ("forward", "input", "output")}
 _PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 _COMMENT = re.compile(r'comment "([^"]*)"')
+#: A bit of the packet's mark: some tier has allowed it, so those that follow are not asked.
+_ALLOWED = 1 << 28
 _MIDDLE = "ct state new tcp flags & (fin | syn | rst | ack) != syn drop"
 
 
@@ -41,6 +43,7 @@ def statements(program: Program) -> list[str]:
     lines += ["forward jump to", "forward jump middle-from", "forward jump middle-to", "output jump middle-to"]
     lines += [f"to {_address('s', node)} return" for node in sorted(program.node_addresses)]
     lines += ["refuse meta l4proto 6 reject with tcp reset", "refuse reject with icmpx admin-prohibited"]
+    lines += [f"allow meta mark set meta mark | {_ALLOWED:#x}", f"done meta mark set meta mark & {0xFFFFFFFF ^ _ALLOWED:#x}"]
     shared: dict[str, None] = {}
     for name in sorted(program.endpoints):
         for line in _endpoint(program, program.endpoints[name]):
@@ -60,7 +63,7 @@ def _endpoint(program: Program, endpoint: Endpoint) -> Iterator[str]:
             chain = f"{side}-{digest(*rules)}"  # the same for all endpoints with the same rules
             own = [cidr for cidr in endpoint.addresses if all(tier.exempts_self for tier in stack)]
             yield from (f"{side} {_address('s', cidr)} {_address('d', cidr)} return" for cidr in own)
-            yield from (f"{side} {where} goto {chain}-0" for where in _ends(endpoint, side))
+            yield from (f"{side} {where} goto {chain}" for where in _ends(endpoint, side))
             # a connection that the kernel has forgotten must not come back with client and server exchanged
             yield from (f"{guard} {where} {_MIDDLE}" for where in _ends(endpoint, guard.removeprefix("middle-")))
             yield from (rule.replace("STACK", chain) for rule in rules)
@@ -75,13 +78,17 @@ def _ends(endpoint: Endpoint, side: str) -> list[str]:
 
 def _tiers(program: Program, direction: Direction, stack: Stack) -> Iterator[str]:
     deny = "goto refuse" if program.options.deny_action is DenyAction.REJECT else "drop"
+    verbs = {Action.ALLOW: "goto allow", Action.DENY: deny, Action.PASS: "return"}
     for number, tier in enumerate(stack):
-        following = f"goto STACK-{number + 1}" if number + 1 < len(stack) else "return"
-        verbs = {Action.ALLOW: "return", Action.DENY: deny, Action.PASS: following}
+        # Called one after the other: if each went on to the next, nf_tables would follow sixteen of them and no more.
+        yield f"STACK jump STACK-{number}"
+        yield f"STACK-{number} meta mark & {_ALLOWED:#x} != 0 return"
         for policy in tier.policies:
             for rule in program.policies[policy].rules:
                 yield from (f"STACK-{number} {way}{verbs[rule.action]}" for way in _ways(rule.match, direction))
-        yield f"STACK-{number} {deny if tier.end is TierEnd.DENY else following}"
+        if tier.end is TierEnd.DENY:
+            yield f"STACK-{number} {deny}"
+    yield "STACK goto done"
 
 
 def _ways(match: Match, direction: Direction) -> Iterator[str]:
