@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 from polyplane.cluster.model import LabelSelector, Node, Pod, PodSelector
@@ -119,10 +120,13 @@ class PeerSets:
         self._recomputations["peers resolved"] += 1
         self._sets[wanted] = {}
         match wanted:
-            case Pods() | NamedPorts():
+            case Pods():
                 self._index.add(wanted, wanted.selector)
-                if isinstance(wanted, Pods):
-                    self._part(wanted, None)
+                # Nobody has seen the set yet, so there are no changes to note: counting alone happens in C.
+                owners = self._pods.selected(wanted.selector)
+                self._part(wanted, None).counts.update(chain.from_iterable(pod.addresses for pod in owners))
+            case NamedPorts():
+                self._index.add(wanted, wanted.selector)
                 for pod in self._pods.selected(wanted.selector):
                     self._contribute(wanted, pod, 1)
             case Nodes():

@@ -26,11 +26,15 @@ class Members(AbstractSet[Cidr]):
     _size: int
 
     def __init__(self, members: Iterable[Cidr] = ()) -> None:
-        buckets: dict[int, set[Cidr]] = {}
+        buckets: dict[int, list[Cidr]] = {}
         for member in members:
-            buckets.setdefault(hash(member) % _BUCKETS, set()).add(member)
+            index = hash(member) % _BUCKETS
+            if index in buckets:
+                buckets[index].append(member)
+            else:
+                buckets[index] = [member]
         self._buckets = tuple(frozenset(buckets[i]) if i in buckets else _EMPTY for i in range(_BUCKETS)) if buckets else ()
-        self._size = sum(len(bucket) for bucket in buckets.values())
+        self._size = sum(map(len, self._buckets))
 
     @classmethod
     def _from_iterable(cls, it: Iterable[Cidr]) -> Members:  # type: ignore[override]  # Set's mixins build results with this
