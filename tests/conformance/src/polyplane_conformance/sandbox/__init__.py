@@ -4,9 +4,9 @@
 >>> with Sandbox.build(Topology.grid()) as sandbox:                             # doctest: +SKIP
 ...     print(sandbox.matrix())
 
-`topology` says what there is, `wiring` how it is connected (pure text), `namespaces` names, makes and sweeps, `sandbox` puts
-it together with the prober of `polyplane_conformance.probe`. Needs root and iproute2; ``nft`` or ``iptables`` for services,
-``tcpdump`` for captures, Open vSwitch for pods on bridges (`bridges`).
+`topology` says what there is, `wiring` how it is connected (pure text), `orders` what can be asked of it, `namespaces` names,
+makes and sweeps, `sandbox` puts it together with the prober of `polyplane_conformance.probe`. Needs root and iproute2; ``nft`` or
+``iptables`` for services, ``tcpdump`` for captures, Open vSwitch for pods on bridges (`bridges`).
 """
 
 from polyplane_conformance.sandbox.barrage import Barrage, BarrageReport, Shot

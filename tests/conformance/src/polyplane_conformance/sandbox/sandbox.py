@@ -14,12 +14,11 @@ from typing import Final, Self
 
 from polyplane_conformance import netns
 from polyplane_conformance.probe.client import Prober, Stream
-from polyplane_conformance.probe.model import ICMP, ICMPV6, Probe, Result, Traffic
+from polyplane_conformance.probe.model import Probe, Result, Traffic
 from polyplane_conformance.probe.queues import Queue
 from polyplane_conformance.probe.rounds import DEFAULT_SETTINGS, Settings
-from polyplane_conformance.probe.wire import Order
-from polyplane_conformance.reachability import Cell, Reachability
-from polyplane_conformance.sandbox import bridges, namespaces, processes, services, wiring
+from polyplane_conformance.reachability import Reachability
+from polyplane_conformance.sandbox import bridges, namespaces, orders, processes, services, wiring
 from polyplane_conformance.sandbox.barrage import Barrage
 from polyplane_conformance.sandbox.manifests import Manifest, manifests, pod_manifest
 from polyplane_conformance.sandbox.namespaces import SandboxError
@@ -123,7 +122,9 @@ class Sandbox:
         self._prober.enter((what, self.netns(what)) for what in (*nodes, *leaves))
         served = [(pod.id, pod.ports) for pod in topology.pods]
         served += [(part.name, part.ports) for part in topology.machines]
-        self._prober.serve((self._place(name), name, [(port.protocol, port.number) for port in ports]) for name, ports in served)
+        self._prober.serve(
+            (orders.place_of(self.topology, name), name, [(port.protocol, port.number) for port in ports]) for name, ports in served
+        )
 
     def _prepare(self, what: str, sysctls: dict[str, str]) -> None:
         with netns.inside(self.netns(what)):
@@ -166,10 +167,6 @@ class Sandbox:
     def _name(self, what: str) -> str:
         return f"{self._prefix}{namespaces.label(what)}"
 
-    def _place(self, name: str) -> str:
-        part = self.topology.find(name)
-        return self.topology.node_of(part).name if isinstance(part, PodSpec) and part.host_network else name
-
     # --- what is where -------------------------------------------------------------------------------------------------
 
     @property
@@ -179,7 +176,7 @@ class Sandbox:
 
     def netns(self, name: str) -> Path:
         """Path of the namespace of a pod, node or host; a host-network pod's is its node's."""
-        return netns.NETNS_DIRECTORY / self._name(self._place(name))
+        return netns.NETNS_DIRECTORY / self._name(orders.place_of(self.topology, name))
 
     def backend_options(self, node: str = "") -> dict[str, object]:
         """Return what a backend must be told to work on a node (empty: the one under test), by the kind of wiring.
@@ -224,7 +221,7 @@ class Sandbox:
             self._plug_in(node, [pod])
             self._tell_neighbours()
             self._prober.enter([(pod.id, self.netns(pod.id))])
-        self._prober.serve([(self._place(pod.id), pod.id, [(port.protocol, port.number) for port in pod.ports])])
+        self._prober.serve([(orders.place_of(self.topology, pod.id), pod.id, [(port.protocol, port.number) for port in pod.ports])])
 
     def remove_pod(self, name: str) -> None:
         """Remove a pod with its namespace and interface; host-network pods cannot be removed."""
@@ -299,7 +296,7 @@ class Sandbox:
         """
         wanted = list(probes)
         return self._prober.run(
-            [self.order(probe) for probe in wanted],
+            [orders.order(self.topology, probe) for probe in wanted],
             settings or SETTINGS[self.wiring],
             queues=self._queues(wanted),
             at_once=AT_ONCE[self.wiring],
@@ -327,61 +324,23 @@ class Sandbox:
         """
         pods = [pod.id for pod in self.topology.pods]
         rows, columns = tuple(pods if sources is None else sources), tuple(pods if destinations is None else destinations)
-        kinds = tuple(dict.fromkeys(self.all_traffic(columns) if traffic is None else traffic))
-        cells = [
-            Cell(row, column, kind)
-            for kind in kinds
-            for row in rows
-            for column in columns
-            if self.topology.address_of(row, kind.family) and self.topology.address_of(column, kind.family) and self._serves(column, kind)
-        ]
+        kinds = tuple(dict.fromkeys(orders.all_traffic(self.topology, columns) if traffic is None else traffic))
+        cells = orders.cells(self.topology, rows, columns, kinds)
         results = self.probe((Probe(source=cell.source, destination=cell.destination, traffic=cell.traffic) for cell in cells), settings)
         return Reachability(sources=rows, destinations=columns, traffic=kinds, cells=dict(zip(cells, results, strict=True)))
 
-    def all_traffic(self, destinations: Iterable[str]) -> list[Traffic]:
-        """Return every kind of traffic that one of the destinations serves, sorted, ICMP last."""
-        found = set()
-        for name in destinations:
-            for family in (4, 6):
-                if self.topology.address_of(name, family):
-                    found |= {Traffic(port.protocol, port.number, family) for port in self.topology.find(name).ports}
-                    found.add(Traffic.parse("icmp", family))
-        return sorted(found, key=lambda kind: (kind.port == 0, kind.family, kind))
-
-    def _serves(self, name: str, kind: Traffic) -> bool:
-        ports = self.topology.find(name).ports
-        return kind.protocol in {ICMP, ICMPV6} or any((port.protocol, port.number) == (kind.protocol, kind.port) for port in ports)
-
-    def order(self, probe: Probe) -> Order:
-        """Translate a probe's names into places and addresses, and choose its twin.
-
-        The twin of a probe to a pod is the pod's own node asking the same: policy never concerns that. A pod's own node has the
-        server asking itself. Nodes and hosts are no endpoints; they are asked by the node under test.
-        """
-        traffic = probe.traffic
-        own = self.topology.address_of(probe.destination, traffic.family)
-        address = probe.address or own
-        if address is None or own is None or not self.topology.address_of(probe.source, traffic.family):
-            raise SandboxError(f"{probe}: source and destination do not both have an IPv{traffic.family} address")
-        destination = self.topology.find(probe.destination)
-        twin = (self.topology.node_of(destination) if isinstance(destination, PodSpec) else self.topology.node).name
-        place, port = self._place(probe.source), traffic.port
-        if place != twin:
-            return Order(place, address, traffic.protocol, port, probe.source_port, twin, address, port)
-        served = [served.number for served in destination.ports if served.protocol == traffic.protocol]
-        twin_port = port if port in served or not served else served[0]
-        return Order(place, address, traffic.protocol, port, probe.source_port, self._place(probe.destination), own, twin_port)
-
     def stream(self, probe: Probe, *, interval: float = 0.05, pushed: bool = False) -> Stream:
         """Open a lasting TCP or UDP conversation, a packet every ``interval`` seconds; ``pushed``: only the server sends."""
-        return self._prober.stream(self.order(probe), interval=interval, pushed=pushed)
+        return self._prober.stream(orders.order(self.topology, probe), interval=interval, pushed=pushed)
 
     def barrage(self, expected: Mapping[Probe, bool], rate_per_second: float = 100.0, *, timeout: float = 0.8) -> Barrage:
         """Probe continuously, round and round, in the background: each probe one packet, with whether it should pass.
 
         ``timeout`` stays below the second after which the kernel repeats a lost SYN, so that a lost packet is a lost probe.
         """
-        return Barrage(self._prober, expected, [self.order(probe) for probe in expected], rate=rate_per_second, timeout=timeout)
+        return Barrage(
+            self._prober, expected, [orders.order(self.topology, probe) for probe in expected], rate=rate_per_second, timeout=timeout
+        )
 
     # --- processes -----------------------------------------------------------------------------------------------------
 
