@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import pluggy
 
@@ -294,7 +294,3 @@ class DialectHooks(Protocol):
     def polyplane_dialects(self) -> Iterable[Dialect]:
         """Return the policy APIs this plugin translates."""
         ...
-
-
-#: A plugin class: constructed with its options, gives the object that is registered.
-PluginFactory = Callable[..., Any]

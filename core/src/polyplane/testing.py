@@ -103,7 +103,10 @@ class MemoryBackend:
     @hookimpl
     def polyplane_counters(self) -> Sequence[RuleCount]:
         """Return what `count` has counted for the rules in force."""
-        return [RuleCount(rule_id=rule, packets=self._packets[rule], bytes=self._bytes[rule]) for rule in sorted(_rule_ids(self._held()))]
+        return [
+            RuleCount(rule_id=rule, packets=self._packets[rule], bytes=self._bytes[rule])
+            for rule in sorted({one.id for one in self._held().deciders()})
+        ]
 
     @hookimpl
     def polyplane_show(self) -> str:
@@ -152,7 +155,7 @@ class MemoryBackend:
             except OSError as error:
                 raise ApplyError(f"{self._file}: {error.strerror}", backend=NAME, retryable=True) from error
         self.program = program
-        in_force = _rule_ids(program)
+        in_force = {one.id for one in program.deciders()}
         for counter in (self._packets, self._bytes):
             for gone in counter.keys() - in_force:
                 del counter[gone]
@@ -206,12 +209,6 @@ def apply_operations(base: Program, operations: Iterable[Operation]) -> Program:
 def _require(condition: bool, operation: Operation, problem: str) -> None:  # noqa: FBT001  # reads as an assertion
     if not condition:
         raise InvalidProgram(f"{type(operation).__name__}: {problem}: {operation}")
-
-
-def _rule_ids(program: Program) -> frozenset[int]:
-    tiers = (tier for endpoint in program.endpoints.values() for way in Direction for tier in endpoint.stack(way))
-    isolations = {tier.isolation.id for tier in tiers if tier.isolation is not None}
-    return frozenset({rule.id for policy in program.policies.values() for rule in policy.rules} | isolations)
 
 
 def _node_text(program: Program) -> str:

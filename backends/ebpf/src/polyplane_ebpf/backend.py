@@ -12,7 +12,7 @@ from polyplane.errors import ApplyError, BackendUnavailable
 from polyplane.hookspecs import Applied, Drift, Fill, PacketEvent, RuleCount, hookimpl
 from polyplane.ir.delta import Delta
 from polyplane.ir.features import Capabilities, Feature
-from polyplane.ir.program import EMPTY, Direction, Program
+from polyplane.ir.program import EMPTY, Program
 from polyplane.ir.text import print_program
 from polyplane_ebpf import detect, namespace
 from polyplane_ebpf.answers import Answers
@@ -168,7 +168,7 @@ class EbpfBackend:
             layout = Layout.of(whole(program), events=self._options.events, view=1 - view)
             changes = difference(found, self._native(layout))
         result = self._apply_stages(layout, (changes,), found)
-        self._kernel.keep_counters(_rules_of(program))
+        self._kernel.keep_counters(frozenset(one.id for one in program.deciders()))
         return layout, result
 
     def _apply_stages(
@@ -227,12 +227,6 @@ class EbpfBackend:
                     backend=NAME,
                     retryable=False,
                 )
-
-
-def _rules_of(program: Program) -> frozenset[int]:
-    tiers = (tier for endpoint in program.endpoints.values() for direction in Direction for tier in endpoint.stack(direction))
-    isolations = {tier.isolation.id for tier in tiers if tier.isolation is not None}
-    return frozenset(rule.id for policy in program.policies.values() for rule in policy.rules) | isolations
 
 
 def _view_of(found: Mapping[str, Mapping[bytes, bytes]]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from polyplane.ir.program import Origin, Program
+from polyplane.ir.program import Origin, Program, Rule
 
 #: What Linux takes as an interface name and no native text needs escapes for; ``*`` and ``+`` would be wildcards.
 _INTERFACE: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
@@ -29,15 +29,9 @@ def plain(text: str) -> str:
 
 def labels_of(program: Program) -> dict[int, str]:
     """Return what a comment says about each rule id: the API object and rule, or who isolates; id 0 is nobody's."""
-    labels = {0: "no-rule"}
-    for policy in program.policies.values():
-        for rule in policy.rules:
-            labels[rule.id] = origin_label(rule.origin)
-    for endpoint in program.endpoints.values():
-        for tier in (*endpoint.ingress, *endpoint.egress):
-            if tier.isolation is not None:
-                labels[tier.isolation.id] = isolation_label(tier.isolation.origins)
-    return labels
+    deciders = {one.id: one for one in program.deciders()}
+    labels = {id_: origin_label(one.origin) if isinstance(one, Rule) else isolation_label(one.origins) for id_, one in deciders.items()}
+    return {0: "no-rule", **labels}
 
 
 def origin_label(origin: Origin) -> str:

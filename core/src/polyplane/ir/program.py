@@ -8,7 +8,7 @@ are shared and named by their content; see ``docs/explanation/ir.md`` for why ea
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple, NewType
@@ -292,6 +292,15 @@ class Program:
     sets: Mapping[SetId, AddressSet] = field(default_factory=dict)
     node_addresses: frozenset[Cidr] = frozenset()
     options: Options = Options()
+
+    def deciders(self) -> Iterator[Rule | Isolation]:
+        """Yield whatever has a rule id: all rules, and the isolations that end tiers, one that ends several tiers several times."""
+        for policy in self.policies.values():
+            yield from policy.rules
+        for endpoint in self.endpoints.values():
+            for tier in (*endpoint.ingress, *endpoint.egress):
+                if tier.isolation is not None:
+                    yield tier.isolation
 
     def same_content(self, other: Program) -> bool:
         """Whether both enforce the same, whatever their revisions."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -11,7 +11,7 @@ from polyplane.errors import ConfigError
 from polyplane.hookspecs import Applied, Drift, PacketEvent, PacketEventKind, hookimpl
 from polyplane.ir.delta import Delta
 from polyplane.ir.parse import PROTOCOL_NAMES
-from polyplane.ir.program import EMPTY, Program
+from polyplane.ir.program import EMPTY, Program, Rule
 
 #: Drifts that are spelt out at most: an intruder who flushed everything is one event, not ten thousand lines.
 MAX_DRIFTS: Final = 10
@@ -91,19 +91,9 @@ class LogObserver:
 
     def _origin_of(self, rule_id: int, program: Program) -> str:
         if program is not self._program:
-            self._origins = dict(_origins(program))
+            self._origins = {one.id: str(one.origin if isinstance(one, Rule) else one) for one in program.deciders()}
             self._program = program
         return self._origins.get(rule_id, "")
-
-
-def _origins(program: Program) -> Iterator[tuple[int, str]]:
-    for endpoint in program.endpoints.values():
-        for tier in (*endpoint.ingress, *endpoint.egress):
-            if tier.isolation is not None:
-                yield tier.isolation.id, str(tier.isolation)
-    for policy in program.policies.values():
-        for rule in policy.rules:
-            yield rule.id, str(rule.origin)
 
 
 def _traffic(event: PacketEvent) -> str:

@@ -18,7 +18,7 @@ from polyplane.compile.strangers import is_stranger
 from polyplane.errors import ConfigError
 from polyplane.hookspecs import Applied, Arrival, Drift, Fill, Followed, RuleCount, hookimpl
 from polyplane.ir.delta import Delta
-from polyplane.ir.program import Action, Origin, Program
+from polyplane.ir.program import Action, Origin, Program, Rule
 
 #: Those of the Kubernetes perf-tests, so that their queries and ours add up, and finer ones below: theirs begin at 0.1 s.
 _LATENCY: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 3, 5, 10, 30, 60, 300, 600, 1800, 3600)
@@ -207,15 +207,13 @@ class MetricsObserver:
 
 def _deciders(program: Program) -> Iterator[tuple[int, _Decider]]:
     """Yield what each rule id of the program stands for."""
-    for policy in program.policies.values():
-        for rule in policy.rules:
-            verdict = {Action.ALLOW: "allow", Action.DENY: "deny"}.get(rule.action, str(rule.action))
-            yield rule.id, _labels(rule.origin, verdict)
-    for endpoint in program.endpoints.values():
-        for tier in (*endpoint.ingress, *endpoint.egress):
-            if tier.isolation is not None and tier.isolation.origins:
-                # Several policies may isolate a pod: then the first by name answers for all.
-                yield tier.isolation.id, _labels(tier.isolation.origins[0], "isolate")
+    for one in program.deciders():
+        if isinstance(one, Rule):
+            verdict = {Action.ALLOW: "allow", Action.DENY: "deny"}.get(one.action, str(one.action))
+            yield one.id, _labels(one.origin, verdict)
+        elif one.origins:
+            # Several policies may isolate a pod: then the first by name answers for all.
+            yield one.id, _labels(one.origins[0], "isolate")
 
 
 def _labels(origin: Origin, verdict: str) -> _Decider:
