@@ -50,14 +50,15 @@ class Selection:
             self._select(endpoint_id)
         elif (old := self.local.pop(endpoint_id, None)) is not None:
             self._local_in[old.namespace].discard(endpoint_id)
+            if not self._local_in[old.namespace]:
+                del self._local_in[old.namespace]
             self._deselect(endpoint_id, self._selecting.pop(endpoint_id))
         self.dirty.add(endpoint_id)
 
     def follow_namespace(self, name: str) -> None:
         """Find anew what selects the endpoints of a namespace whose labels changed."""
-        for pod in self._pods.in_namespace(name):
-            if EndpointId(pod.id) in self.local:
-                self._select(EndpointId(pod.id))
+        for endpoint_id in self._local_in.get(name, ()):
+            self._select(endpoint_id)
 
     def add_policy(self, policy: ClusterPolicy) -> None:
         """Take in a policy that is not there, and find the endpoints it selects."""
