@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import socket
-import threading
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from random import Random
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -20,17 +17,15 @@ import structlog
 
 from polyplane.cluster.model import ObjectKey
 from polyplane.cluster.problems import Problem, Severity
-from polyplane.cluster.sources.kubernetes.connection import TRANSPORT_ERRORS, ApiStatus, Connection
+from polyplane.cluster.sources.kubernetes.connection import TRANSPORT_ERRORS, ApiStatus
 from polyplane.cluster.sources.kubernetes.resources import Resource
-from polyplane.errors import ConfigError
 from polyplane.hookspecs import Followed, hookimpl
+from polyplane.observers.kubernetes import SPREAD, Writer, read_options
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.events")
 
 #: Seconds between two sayings of the same; Events live for an hour by default (kube-apiserver --event-ttl).
 REPEAT: Final = 1800.0
-#: Seconds over which the agents of a cluster spread what they have to say.
-SPREAD: Final = 10.0
 #: Objects an agent says something about at most: a broken operator may write thousands.
 MAX_NOTES: Final = 200
 #: The API refuses longer ones.
@@ -60,62 +55,32 @@ class KubernetesEventsObserver:
 
         :raises ConfigError: an unknown option, a bad value, or no usable configuration
         """
-        texts: dict[str, str] = {}
-        seconds = {"spread": SPREAD, "repeat": REPEAT}
-        for name, value in options.items():
-            if name in seconds and isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-                seconds[name] = float(value)
-            elif name in {"kubeconfig", "context"} and isinstance(value, str) and value:
-                texts[name] = value
-            else:
-                known = "there are kubeconfig and context (texts), spread and repeat (seconds)"
-                raise ConfigError(f"observer.kubernetes-events: option {name!r} is unknown or its value {value!r} is none; {known}")
-        self._connection = Connection(**texts)
-        self._spread, self._repeat = seconds["spread"], seconds["repeat"]
-        self._random = Random()  # noqa: S311  # jitter is no secret
+        self._connection, seconds = read_options("kubernetes-events", options, {"spread": SPREAD, "repeat": REPEAT})
+        self._repeat = seconds["repeat"]
+        self._writer = Writer("polyplane-events", self._tell, seconds["spread"])
         self._instance = socket.gethostname()[:128] or "unknown"
         self._paths: dict[tuple[str, str], str | None] = {}
-        self._changed = threading.Condition()
-        #: What holds now, and when to say it next.
-        self._due: dict[Note, float] = {}
-        self._thread: threading.Thread | None = None
+        self._wanted: frozenset[Note] = frozenset()
 
     @hookimpl
     def polyplane_followed(self, followed: Followed) -> None:
         """Take over what is wrong now."""
         if not followed.in_sync:
             return
-        wanted = list(_notes(followed))[:MAX_NOTES]
-        with self._changed:
-            if wanted == list(self._due):
-                return
-            now = time.monotonic()
-            self._due = {note: self._due.get(note, now + self._spread * self._random.random()) for note in wanted}
-            self._changed.notify()
-        if self._thread is None and wanted:
-            self._thread = threading.Thread(target=self._run, name="polyplane-events", daemon=True)
-            self._thread.start()
+        before, self._wanted = self._wanted, frozenset(_notes(followed)[:MAX_NOTES])
+        if self._wanted != before:
+            self._writer.update(self._wanted, self._wanted - before)
 
-    def _run(self) -> None:
-        """Say what is due, for ever."""
-        while True:
-            with self._changed:
-                note, at = min(self._due.items(), key=lambda item: item[1], default=(None, None))
-                if note is None or at is None:
-                    self._changed.wait()
-                    continue
-                if (pause := at - time.monotonic()) > 0:
-                    self._changed.wait(pause)
-                    continue
-                self._due[note] = time.monotonic() + self._repeat * self._random.uniform(0.8, 1.2)
-            try:
-                self._say(note)
-            except ApiStatus as status:
-                if status.code != 409:
-                    hint = "; allow the agent to create events.k8s.io Events" if status.code == 403 else ""
-                    _log.warning("event not written", object=str(note.key), reason=note.reason, error=f"{status}{hint}")
-            except TRANSPORT_ERRORS as error:
-                _log.warning("event not written", object=str(note.key), reason=note.reason, error=str(error))
+    def _tell(self, note: Note) -> float:
+        try:
+            self._say(note)
+        except ApiStatus as status:
+            if status.code != 409:
+                hint = "; allow the agent to create events.k8s.io Events" if status.code == 403 else ""
+                _log.warning("event not written", object=str(note.key), reason=note.reason, error=f"{status}{hint}")
+        except TRANSPORT_ERRORS as error:
+            _log.warning("event not written", object=str(note.key), reason=note.reason, error=str(error))
+        return self._repeat
 
     def _say(self, note: Note) -> None:
         namespace = note.key.namespace or "default"

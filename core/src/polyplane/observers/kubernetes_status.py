@@ -7,11 +7,8 @@ only the dataplane of some node cannot do is no matter of the object; it is told
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from random import Random
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -19,10 +16,10 @@ import structlog
 
 from polyplane.cluster.model import ObjectKey
 from polyplane.cluster.problems import Severity
-from polyplane.cluster.sources.kubernetes.connection import TRANSPORT_ERRORS, ApiStatus, Connection
+from polyplane.cluster.sources.kubernetes.connection import TRANSPORT_ERRORS, ApiStatus
 from polyplane.cluster.sources.kubernetes.resources import Resource
-from polyplane.errors import ConfigError
 from polyplane.hookspecs import Followed, hookimpl
+from polyplane.observers.kubernetes import SPREAD, Writer, read_options
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.status")
 
@@ -30,8 +27,6 @@ _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.stat
 CONDITION: Final = "polyplane.dev/Accepted"
 #: API versions whose objects have conditions in their status.
 API_VERSIONS: Final = frozenset({"policy.networking.k8s.io/v1alpha1", "policy.networking.k8s.io/v1alpha2"})
-#: Seconds over which the agents of a cluster spread their writes.
-SPREAD: Final = 10.0
 #: Seconds until a write that failed is tried again.
 RETRY: Final = 30.0
 #: The API refuses longer messages.
@@ -57,71 +52,37 @@ class KubernetesStatusObserver:
 
         :raises ConfigError: an unknown option, a bad value, or no usable configuration
         """
-        texts: dict[str, str] = {}
-        self._spread = SPREAD
-        for name, value in options.items():
-            if name == "spread" and isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-                self._spread = float(value)
-            elif name in {"kubeconfig", "context"} and isinstance(value, str) and value:
-                texts[name] = value
-            else:
-                known = "there are kubeconfig and context (texts) and spread (seconds)"
-                raise ConfigError(f"observer.kubernetes-status: option {name!r} is unknown or its value {value!r} is none; {known}")
-        self._connection = Connection(**texts)
-        self._random = Random()  # noqa: S311  # jitter is no secret
-        self._changed = threading.Condition()
+        self._connection, seconds = read_options("kubernetes-status", options, {"spread": SPREAD})
+        self._writer = Writer("polyplane-status", self._tell, seconds["spread"])
         self._wanted: dict[ObjectKey, Verdict] = {}
-        #: Objects whose status is to be looked at, and when.
-        self._due: dict[ObjectKey, float] = {}
-        self._thread: threading.Thread | None = None
 
     @hookimpl
     def polyplane_followed(self, followed: Followed) -> None:
         """Take over what is accepted now, and what is not."""
         if not followed.in_sync:
             return
-        wanted = verdicts(followed)
-        with self._changed:
-            now = time.monotonic()
-            news = [key for key, verdict in wanted.items() if self._wanted.get(key) != verdict]
-            self._due = {key: at for key, at in self._due.items() if key in wanted}
-            self._due |= {key: now + self._spread * self._random.random() for key in news}
-            self._wanted = wanted
-            if news:
-                self._changed.notify()
-        if self._thread is None and news:
-            self._thread = threading.Thread(target=self._run, name="polyplane-status", daemon=True)
-            self._thread.start()
+        before, self._wanted = self._wanted, verdicts(followed)
+        if self._wanted != before:
+            self._writer.update(self._wanted, [key for key, verdict in self._wanted.items() if before.get(key) != verdict])
 
-    def _run(self) -> None:
-        """Write what is due, for ever."""
-        while True:
-            with self._changed:
-                key, at = min(self._due.items(), key=lambda item: item[1], default=(None, None))
-                if key is None or at is None:
-                    self._changed.wait()
-                    continue
-                if (pause := at - time.monotonic()) > 0:
-                    self._changed.wait(pause)
-                    continue
-                del self._due[key]
-                verdict = self._wanted[key]
-            try:
-                self._write(key, verdict)
-            except ApiStatus as status:
-                # 404: the object is gone, and nobody has said so yet.
-                if status.code != 404:
-                    hint = "; allow the agent to get these policies and to patch their status" if status.code == 403 else ""
-                    self._again(key, f"{status}{hint}", quiet=status.code == 409)
-            except TRANSPORT_ERRORS as error:
-                self._again(key, str(error))
-
-    def _again(self, key: ObjectKey, error: str, *, quiet: bool = False) -> None:
-        if not quiet:
-            _log.warning("status not written, another try follows", object=str(key), error=error)
-        with self._changed:
-            if key in self._wanted:
-                self._due.setdefault(key, time.monotonic() + RETRY * self._random.uniform(0.8, 1.2))
+    def _tell(self, key: ObjectKey) -> float | None:
+        verdict = self._wanted.get(key)
+        if verdict is None:
+            return None
+        try:
+            self._write(key, verdict)
+        except ApiStatus as status:
+            if status.code == 404:
+                # The object is gone, and nobody has said so yet.
+                return None
+            if status.code != 409:
+                hint = "; allow the agent to get these policies and to patch their status" if status.code == 403 else ""
+                _warn(key, f"{status}{hint}")
+        except TRANSPORT_ERRORS as error:
+            _warn(key, str(error))
+        else:
+            return None
+        return RETRY
 
     def _write(self, key: ObjectKey, verdict: Verdict) -> None:
         path = Resource(api_version=key.api_version, kind=key.kind).find(self._connection)
@@ -144,6 +105,10 @@ class KubernetesStatusObserver:
         others = [one for one in conditions if one.get("type") != CONDITION]
         body = {"metadata": {"resourceVersion": found.metadata.resource_version}, "status": {"conditions": [*others, condition]}}
         self._connection.request("PATCH", f"{path}/{key.name}/status", body=body, content_type="application/merge-patch+json")
+
+
+def _warn(key: ObjectKey, error: str) -> None:
+    _log.warning("status not written, another try follows", object=str(key), error=error)
 
 
 class _Metadata(msgspec.Struct, rename="camel"):
