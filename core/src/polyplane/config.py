@@ -29,7 +29,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -107,7 +107,18 @@ def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _parsed(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what is neither an address nor a prefix."""
+    for text in value:
+        try:
+            Cidr.parse(text)
+        except InvalidProgram as error:
+            raise ValueError(str(error)) from error
+    return value
+
+
 _Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+_Prefixes = Annotated[_Names, AfterValidator(_parsed)]
 _Ways = Annotated[tuple[Locate, ...], NoDecode, BeforeValidator(_listed)]
 _PluginOptions = dict[str, dict[str, Any]]
 
@@ -124,7 +135,7 @@ class Config(BaseSettings):
     audit_interval: float = Field(300, ge=0, description="seconds between audits of what is in the kernel; 0: never")
     established: Established = Field(Established.RECHECK, description="what a policy change means for open connections")
     deny_action: DenyAction = Field(DenyAction.DROP, description="what the sender of a denied packet notices")
-    node_addresses: _Names = Field((), description="addresses of this node besides those of its Node object")
+    node_addresses: _Prefixes = Field((), description="addresses of this node besides those of its Node object")
     detect_node_addresses: bool = Field(default=True, description="whether addresses of local interfaces count as this node's")
     locate: _Ways = Field((Locate.AUTO,), description="ways to find where pods are that do not say it; none: by their addresses alone")
     cni_results: str = Field("/var/lib/cni/results", description="where network plugins leave their results, for `cni`")
@@ -133,7 +144,7 @@ class Config(BaseSettings):
         description="the database server of Open vSwitch, for `ovsdb`; empty: `db.sock` in the backend's `run_dir`, or in /run/openvswitch",
     )
     unknown_pods: UnknownPods = Field(UnknownPods.ALLOW, description="what becomes of traffic of pods that the source has not told of yet")
-    pod_prefixes: _Names = Field((), description="prefixes of this node's pods, for `unknown_pods`; default: those of its Node object")
+    pod_prefixes: _Prefixes = Field((), description="prefixes of this node's pods, for `unknown_pods`; default: those of its Node object")
     coalesce: float = Field(0.01, ge=0, le=60, description="seconds of quiet to wait for before a change is applied")
     coalesce_max: float = Field(0.1, ge=0, le=60, description="seconds after which a change is applied although more keep coming")
     retry_max: float = Field(30, gt=0, le=3600, description="longest pause, in seconds, between attempts to apply after failures")
@@ -146,24 +157,10 @@ class Config(BaseSettings):
 
     @field_validator("node_addresses")
     @classmethod
-    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
-            try:
-                address = Cidr.parse(text)
-            except InvalidProgram as error:
-                raise ValueError(str(error)) from error
-            if not address.is_host:
+            if not Cidr.parse(text).is_host:
                 raise ValueError(f"{text} is a prefix; write single addresses")
-        return value
-
-    @field_validator("pod_prefixes")
-    @classmethod
-    def _prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            try:
-                Cidr.parse(text)
-            except InvalidProgram as error:
-                raise ValueError(str(error)) from error
         return value
 
     @property

@@ -24,8 +24,6 @@ from polyplane.locate.way import Found, Way
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.locate")
 
-#: Where containerd and CRI-O let libcni keep them.
-RESULTS: Final = "/var/lib/cni/results"
 #: The interface that Kubernetes speaks of; further networks of a pod (Multus) are not subject to NetworkPolicy.
 _POD_INTERFACE: Final = "eth0"
 #: Longer files are no results: one with all it may hold has some kilobytes.
