@@ -74,3 +74,10 @@ def test_results_of_other_backends_are_kept() -> None:
     again = result("a", 3).beside(both)
     assert {figure.case["backend"]: figure.median for figure in again.figures} == {"a": 3, "b": 2}
     assert len(result("b", 2, "other code").beside(both).figures) == 1
+
+
+def test_no_published_figure_is_impossible() -> None:
+    """Nothing takes less than no time."""
+    found = page.read(page.PUBLISHED)
+    assert found
+    assert not [(figure.measure, figure.case) for result in found.values() for figure in result.figures if figure.low < 0]

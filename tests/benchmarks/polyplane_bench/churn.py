@@ -7,9 +7,8 @@ from typing import Final
 
 from polyplane_bench.core_case import memory_of
 from polyplane_bench.figures import Figure, Samples
-from polyplane_bench.rig import LOCAL, REMOTE, Rig, policy
+from polyplane_bench.rig import LOCAL, MARKER, REMOTE, Rig, policy
 from polyplane_bench.settings import Settings, Size
-from polyplane_bench.traffic import PORT
 
 #: Policies created at once.
 AT_ONCE: Final = 250
@@ -27,7 +26,7 @@ def measure(settings: Settings) -> tuple[Figure, ...]:
         with Rig.build(backend, policies) as rig:
             began = time.monotonic()
             rig.put(policy("allow-client", _SERVER, _CLIENT))
-            rig.put(policy("marker", _SERVER, {"marker": "yes"}, port=PORT + 1))
+            rig.put(policy("marker", _SERVER, {"marker": "yes"}, port=MARKER))
             rig.put(rig.client())
             first = rig.start()
             case: dict[str, str | int] = {"backend": backend, "policies": policies}
@@ -75,7 +74,7 @@ def _many_policies(rig: Rig, samples: Samples, case: dict[str, str | int]) -> No
         policy(f"new-{number}", {"bench/pod": f"local-{number % LOCAL}"}, {"group": f"g{number % 50}"}, port=9000)
         for number in range(AT_ONCE - 1)
     ]
-    made.append(policy("new-marker", _SERVER, _CLIENT, port=PORT + 1))
+    made.append(policy("new-marker", _SERVER, _CLIENT, port=MARKER))
     rig.settle()
     before, cpu = len(rig.applies), rig.cpu()
     with rig.probe.watching() as counted:

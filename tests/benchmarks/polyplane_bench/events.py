@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Final
 
 from polyplane_bench.figures import Figure, Samples
-from polyplane_bench.rig import Bustle, Rig, policy
+from polyplane_bench.rig import REMOTE, Bustle, Rig, policy
 from polyplane_bench.settings import Settings, Size
 
 #: Events a second while others change.
@@ -54,12 +54,10 @@ def _crowds(*, full: bool, policies: int) -> tuple[int, ...]:
 
 
 def _prepare(rig: Rig) -> None:
-    """Put the crowds in place: the client is the last of each."""
-    for number in range(1000):
-        if number < 9:
-            rig.put(rig.remote(number, crowd="ten"))
-        elif number < 500:
-            rig.put(rig.remote(number, crowd="thousand"))
+    """Put the crowds in place, of pods that nothing else moves; the client, who joins and leaves, is the last of each."""
+    crowds = ["ten"] * 9 + ["thousand"] * 999
+    for number, crowd in enumerate(crowds):
+        rig.put(rig.remote(number if number < REMOTE // 2 else number + REMOTE // 2, crowd=crowd))
     rig.put(rig.client())
 
 
@@ -68,22 +66,16 @@ def _toggles(rig: Rig, peers: int, times: int) -> Iterator[tuple[str, float]]:
     crowd = {1: "one", 10: "ten", 1000: "thousand"}[peers]
     allow = policy("allow-crowd", _SERVER, {"crowd": crowd})
     inside, outside = rig.client(crowd=crowd), rig.client()
+    steps: tuple[tuple[str, Callable[[], None], Callable[[Callable[[], None]], float]], ...] = (
+        ("policy created", lambda: rig.put(allow), rig.probe.opens),
+        ("pod no longer a peer", lambda: rig.put(outside), rig.probe.closes),
+        ("pod becomes a peer", lambda: rig.put(inside), rig.probe.opens),
+        ("policy deleted", lambda: rig.remove(allow), rig.probe.closes),
+    )
     rig.put(inside)
     time.sleep(0.3)
     for number in range(times):
-        time.sleep(_PAUSE + 0.01 * (number % 10))  # not in step with anything that is done in rounds
-        began = time.monotonic()
-        rig.put(allow)
-        yield "policy created", rig.probe.until_open() - began
-        time.sleep(_PAUSE)
-        began = time.monotonic()
-        rig.put(outside)
-        yield "pod no longer a peer", rig.probe.until_closed() - began
-        time.sleep(_PAUSE)
-        began = time.monotonic()
-        rig.put(inside)
-        yield "pod becomes a peer", rig.probe.until_open() - began
-        time.sleep(_PAUSE)
-        began = time.monotonic()
-        rig.remove(allow)
-        yield "policy deleted", rig.probe.until_closed() - began
+        time.sleep(0.01 * (number % 10))  # not in step with anything that is done in rounds
+        for kind, change, seconds_until in steps:
+            time.sleep(_PAUSE)
+            yield kind, seconds_until(change)

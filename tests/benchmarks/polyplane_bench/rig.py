@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -21,14 +19,17 @@ from polyplane.plugins import load_backend
 from polyplane_bench.cluster import Raw
 from polyplane_bench.layouts import own_options, tidy
 from polyplane_bench.packets import CLIENT, SERVER, TOPOLOGY
+from polyplane_bench.probe import Probe
 from polyplane_bench.traffic import PORT, cpu_of
-from polyplane_conformance import netns
 from polyplane_conformance.apiserver import ApiServer
 from polyplane_conformance.sandbox import Sandbox, Wiring
 
 #: Remote pods, and the groups of ten they are in: whom the policies admit.
 REMOTE: Final = 1000
 GROUPS: Final = REMOTE // 10
+#: Ports of the server besides that of the traffic: one that policies open as a sign, one that is open to the client throughout.
+MARKER: Final = PORT + 1
+ALWAYS: Final = PORT + 2
 #: Pods of this node besides client and server.
 LOCAL: Final = 108
 _NAMESPACE: Final = "bench"
@@ -67,9 +68,10 @@ class Rig:
         self.applies: list[Apply] = []
         self._applying = False
         self._news = threading.Condition()
-        self.probe: Final = stack.enter_context(Probe(self.sandbox, PORT))
+        always = stack.enter_context(Probe(self.sandbox, CLIENT, SERVER, ALWAYS))
+        self.probe: Final = stack.enter_context(Probe(self.sandbox, CLIENT, SERVER, PORT, beside=always))
         #: Asks for something else, to see from outside when a change has arrived.
-        self.marker: Final = stack.enter_context(Probe(self.sandbox, PORT + 1))
+        self.marker: Final = stack.enter_context(Probe(self.sandbox, CLIENT, SERVER, MARKER, beside=always))
 
     @classmethod
     @contextmanager
@@ -92,11 +94,12 @@ class Rig:
         self.server.cluster.remove(raw["kind"], raw["metadata"].get("namespace", ""), raw["metadata"]["name"])
 
     def background(self, policies: int) -> Iterator[Raw]:
-        """Yield what is there before anything is measured: nodes, pods, a policy that isolates the server, so many others."""
+        """Yield what is there before anything is measured: nodes, pods, a server closed but for one port, and so many policies of others."""
         yield from (dict(manifest) for manifest in self.sandbox.manifests())
         yield from (self.remote(number) for number in range(REMOTE))
         yield from (self.local(number) for number in range(LOCAL))
         yield policy("isolate-server", {"bench/pod": "server"}, None)
+        yield policy("always", {"bench/pod": "server"}, {"bench/pod": "client"}, port=ALWAYS)
         for number in range(policies):
             peers = {"group": f"g{number % GROUPS}"}
             yield policy(f"policy-{number:05}", {"bench/pod": f"local-{number % LOCAL}"}, peers, port=10_000 + number % 50_000)
@@ -176,96 +179,6 @@ class Rig:
             pass  # closed by kill
         with self._news:
             self._news.notify_all()
-
-
-class Probe:
-    """Sends numbered datagrams from the client to the server and sees which arrive."""
-
-    #: Seconds between two datagrams, and without one before the way counts as closed.
-    EVERY = 0.0004
-    CLOSED = 0.03
-
-    def __init__(self, sandbox: Sandbox, port: int) -> None:
-        with netns.inside(sandbox.netns(SERVER.id)):
-            self._in = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            self._in.bind((SERVER.addresses[0], port))
-        self._in.settimeout(0)
-        with netns.inside(sandbox.netns(CLIENT.id)):
-            self._out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            self._out.connect((SERVER.addresses[0], port))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._in.close()
-        self._out.close()
-
-    def send(self) -> None:
-        """Send one datagram with the time in it."""
-        self._out.send(struct.pack("d", time.monotonic()))
-
-    def received(self) -> list[float]:
-        """Return when the datagrams that have arrived meanwhile were sent."""
-        times: list[float] = []
-        try:
-            while True:
-                times.append(struct.unpack("d", self._in.recv(64))[0])
-        except BlockingIOError:
-            return times
-
-    def until_open(self, limit: float = _PATIENCE) -> float:
-        """Probe until a datagram arrives; return when it was sent."""
-        end = time.monotonic() + limit
-        while time.monotonic() < end:
-            self.send()
-            if times := self.received():
-                return times[0]
-            time.sleep(self.EVERY)
-        raise RuntimeError("the way does not open")
-
-    def until_closed(self, limit: float = _PATIENCE) -> float:
-        """Probe until none arrives for a while; return when the last that did was sent."""
-        last = time.monotonic()
-        end = last + limit
-        while time.monotonic() < end:
-            self.send()
-            if times := self.received():
-                last = times[-1]
-            elif time.monotonic() - last > self.CLOSED:
-                return last
-            time.sleep(self.EVERY)
-        raise RuntimeError("the way does not close")
-
-    @contextmanager
-    def watching(self) -> Iterator[Counted]:
-        """Probe in the background while the body runs; yield what is sent and what arrives, complete at the end."""
-        counted, stop = Counted(), threading.Event()
-
-        def work() -> None:
-            while not stop.is_set():
-                self.send()
-                counted.sent += 1
-                counted.arrived += len(self.received())
-                time.sleep(0.001)
-            time.sleep(0.2)
-            counted.arrived += len(self.received())
-
-        self.received()
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
-            yield counted
-        finally:
-            stop.set()
-            thread.join()
-
-
-class Counted:
-    """Datagrams sent and arrived."""
-
-    def __init__(self) -> None:
-        self.sent = self.arrived = 0
 
 
 class Bustle:
