@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
+from itertools import chain
 from typing import Final, Generic, TypeVar
 
 from polyplane.cluster.model import Labels, LabelSelector, Operator, Pod, PodSelector
@@ -131,14 +132,15 @@ class PodIndex:
         """Return the pods of a namespace."""
         return [self.pods[pod_id] for pod_id in self._by_namespace.get(namespace, ())]
 
-    def selected(self, selector: PodSelector) -> Iterator[Pod]:
-        """Yield the pods that the selector means, looking at as few others as the indexes allow."""
-        for pod_id in self._narrowest(selector):
-            pod = self.pods[pod_id]
-            if selects(selector, pod, self.namespace_labels(pod.namespace)):
-                yield pod
+    def selected(self, selector: PodSelector) -> list[Pod]:
+        """Return the pods that the selector means."""
+        # The indexes answer all but these, and a first resolution costs what is done for each of its pods.
+        others = [requirement for requirement in selector.pods.requirements if requirement.operator is not Operator.IN]
+        found = [pod for pod in map(self.pods.__getitem__, self._indexed(selector)) if not pod.host_network]
+        return [pod for pod in found if all(other.holds(pod.labels) for other in others)] if others else found
 
-    def _narrowest(self, selector: PodSelector) -> Iterable[str]:
+    def _indexed(self, selector: PodSelector) -> Iterable[str]:
+        """Return the pods in the namespaces that the selector means, with the labels it wants: all it says but what it rules out."""
         ways: list[list[set[str]]] = []
         if selector.namespace is not None:
             ways.append([self._by_namespace.get(selector.namespace, set())])
@@ -152,10 +154,10 @@ class PodIndex:
         if not ways:
             return self.pods
         best, *others = sorted(ways, key=lambda way: sum(map(len, way)))
-        # The sets of one way have no pod in common, and meeting those of another happens in C: what is left is nearly the answer.
+        # The sets of one way have no pod in common, and meeting those of another happens in C.
         for other in others:
             best = [common for ids in best for more in other if (common := ids & more)]
-        return (pod_id for ids in best for pod_id in ids)
+        return chain.from_iterable(best)
 
 
 def _discard(index: dict[T, set[str]], key: T, value: str) -> None:
