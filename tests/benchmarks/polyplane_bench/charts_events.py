@@ -18,6 +18,7 @@ def wire(result: Result) -> Any:
     rates = sorted({int(figure.case["rate"]) for figure in figures})
     backends = list(dict.fromkeys(str(figure.case["backend"]) for figure in figures))[::-1]
     kinds = list(dict.fromkeys(str(figure.case["event"]) for figure in figures))
+    peers = sorted({int(figure.case["peers"]) for figure in figures})
     canvas, panels = plt.subplots(1, len(rates), figsize=(10.5, 0.85 * len(backends) + 1.4), sharey=True, sharex=True, squeeze=False)
     for axes, rate in zip(panels[0], rates, strict=True):
         for row, backend in enumerate(backends):
@@ -39,7 +40,7 @@ def wire(result: Result) -> Any:
         label.set_color(colour(backend))
         label.set_fontweight("bold")
     canvas.suptitle(
-        f"From the API server to the wire, ms: medians (dots) for 1 to 1k peers, to the worst p99; {size(policies)} policies",
+        f"From the API server to the wire, ms: medians (dots) for {size(peers[0])} to {size(peers[-1])} peers, to the worst p99; {size(policies)} policies",
         x=0.02,
         ha="left",
     )
