@@ -70,6 +70,18 @@ def test_two_agents_say_it_once(server: ApiServer, tmp_path: Path) -> None:
     assert len(server.requests) == said
 
 
+@pytest.mark.parametrize("code", [429, 503])
+def test_what_the_server_cannot_take_now_is_said_soon(server: ApiServer, tmp_path: Path, code: int) -> None:
+    hard = ObjectKey("networking.k8s.io/v1", "NetworkPolicy", "shop", "hard")
+    server.cluster.put(policy("hard"))
+    options = {"kubeconfig": str(server.kubeconfig(tmp_path / "kubeconfig")), "spread": 0, "retry": 0.1}
+    server.faults.fail(code, path="/events", times=3)
+    KubernetesEventsObserver(options).polyplane_followed(followed(Store([NETWORK_POLICY]), {hard: ("log rules",)}))
+    (said,) = written(server, 1)
+    assert said["regarding"]["name"] == "hard"
+    assert sum(request.startswith("POST") for request in server.requests) == 4
+
+
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 def test_kubectl_shows_what_a_running_agent_says(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = policy("bad")

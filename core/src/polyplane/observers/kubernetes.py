@@ -15,6 +15,8 @@ T = TypeVar("T", bound=Hashable)
 
 #: Seconds over which the agents of a cluster spread what they have to write.
 SPREAD: Final = 10.0
+#: Seconds until a write that failed is tried again.
+RETRY: Final = 30.0
 
 
 def read_options(observer: str, options: Mapping[str, object], defaults: Mapping[str, float]) -> tuple[Connection, dict[str, float]]:

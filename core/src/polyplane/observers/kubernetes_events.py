@@ -20,7 +20,7 @@ from polyplane.cluster.problems import Problem, Severity
 from polyplane.cluster.sources.kubernetes.connection import TRANSPORT_ERRORS, ApiStatus
 from polyplane.cluster.sources.kubernetes.resources import Resource
 from polyplane.hookspecs import Followed, hookimpl
-from polyplane.observers.kubernetes import SPREAD, Writer, read_options
+from polyplane.observers.kubernetes import RETRY, SPREAD, Writer, read_options
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.events")
 
@@ -48,15 +48,15 @@ class Note(NamedTuple):
 
 
 class KubernetesEventsObserver:
-    """Options: ``kubeconfig`` and ``context`` as of the source, and ``spread`` and ``repeat`` in seconds."""
+    """Options: ``kubeconfig`` and ``context`` as of the source, and ``spread``, ``repeat`` and ``retry`` in seconds."""
 
     def __init__(self, options: Mapping[str, object]) -> None:
         """Read the configuration of the API server.
 
         :raises ConfigError: an unknown option, a bad value, or no usable configuration
         """
-        self._connection, seconds = read_options("kubernetes-events", options, {"spread": SPREAD, "repeat": REPEAT})
-        self._repeat = seconds["repeat"]
+        self._connection, seconds = read_options("kubernetes-events", options, {"spread": SPREAD, "repeat": REPEAT, "retry": RETRY})
+        self._repeat, self._retry = seconds["repeat"], seconds["retry"]
         self._writer = Writer("polyplane-events", self._tell, seconds["spread"])
         self._instance = socket.gethostname()[:128] or "unknown"
         self._paths: dict[tuple[str, str], str | None] = {}
@@ -77,9 +77,13 @@ class KubernetesEventsObserver:
         except ApiStatus as status:
             if status.code != 409:
                 hint = "; allow the agent to create events.k8s.io Events" if status.code == 403 else ""
-                _log.warning("event not written", object=str(note.key), reason=note.reason, error=f"{status}{hint}")
+                _warn(note, f"{status}{hint}")
+            # What the server refuses it refuses again; what it cannot do now it can later.
+            if status.code == 429 or status.code >= 500:
+                return self._retry
         except TRANSPORT_ERRORS as error:
-            _log.warning("event not written", object=str(note.key), reason=note.reason, error=str(error))
+            _warn(note, str(error))
+            return self._retry
         return self._repeat
 
     def _say(self, note: Note) -> None:
@@ -111,6 +115,10 @@ class KubernetesEventsObserver:
         inside = f"/namespaces/{key.namespace}" if key.namespace else ""
         found = msgspec.json.decode(self._connection.request("GET", f"{group}{inside}/{plural}/{key.name}"), type=_Identified)
         return {**reference, "uid": found.metadata.uid}
+
+
+def _warn(note: Note, error: str) -> None:
+    _log.warning("event not written, another try follows", object=str(note.key), reason=note.reason, error=error)
 
 
 class _Uid(msgspec.Struct):

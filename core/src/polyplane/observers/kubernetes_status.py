@@ -19,7 +19,7 @@ from polyplane.cluster.problems import Severity
 from polyplane.cluster.sources.kubernetes.connection import TRANSPORT_ERRORS, ApiStatus
 from polyplane.cluster.sources.kubernetes.resources import Resource
 from polyplane.hookspecs import Followed, hookimpl
-from polyplane.observers.kubernetes import SPREAD, Writer, read_options
+from polyplane.observers.kubernetes import RETRY, SPREAD, Writer, read_options
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.status")
 
@@ -27,8 +27,6 @@ _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.stat
 CONDITION: Final = "polyplane.dev/Accepted"
 #: API versions whose objects have conditions in their status.
 API_VERSIONS: Final = frozenset({"policy.networking.k8s.io/v1alpha1", "policy.networking.k8s.io/v1alpha2"})
-#: Seconds until a write that failed is tried again.
-RETRY: Final = 30.0
 #: The API refuses longer messages.
 _MESSAGE_LIMIT: Final = 32768
 
@@ -45,14 +43,15 @@ ACCEPTED: Final = Verdict(accepted=True, reason="Accepted", message="")
 
 
 class KubernetesStatusObserver:
-    """Options: ``kubeconfig`` and ``context`` as of the source, and ``spread`` in seconds."""
+    """Options: ``kubeconfig`` and ``context`` as of the source, and ``spread`` and ``retry`` in seconds."""
 
     def __init__(self, options: Mapping[str, object]) -> None:
         """Read the configuration of the API server.
 
         :raises ConfigError: an unknown option, a bad value, or no usable configuration
         """
-        self._connection, seconds = read_options("kubernetes-status", options, {"spread": SPREAD})
+        self._connection, seconds = read_options("kubernetes-status", options, {"spread": SPREAD, "retry": RETRY})
+        self._retry = seconds["retry"]
         self._writer = Writer("polyplane-status", self._tell, seconds["spread"])
         self._wanted: dict[ObjectKey, Verdict] = {}
 
@@ -82,7 +81,7 @@ class KubernetesStatusObserver:
             _warn(key, str(error))
         else:
             return None
-        return RETRY
+        return self._retry
 
     def _write(self, key: ObjectKey, verdict: Verdict) -> None:
         path = Resource(api_version=key.api_version, kind=key.kind).find(self._connection)
