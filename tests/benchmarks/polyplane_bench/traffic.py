@@ -111,14 +111,8 @@ class Wire:
         with netns.inside(client):
             udp_out = wire._open.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             udp_out.connect((address, PORT))
-            tcp_out = wire._open.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            tcp_out.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            tcp_out.settimeout(5)
-            tcp_out.connect((address, PORT))
         wire._listener.settimeout(5)
-        tcp_in = wire._open.enter_context(wire._listener.accept()[0])
-        tcp_in.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        wire._udp, wire._tcp = (udp_out, udp_in), (tcp_out, tcp_in)
+        wire._udp, wire._tcp = (udp_out, udp_in), wire._connect(wire._open)
         return wire
 
     def close(self) -> None:
@@ -138,6 +132,18 @@ class Wire:
                 arrived += self._drain(into, sent - arrived)
         return Round(arrived, took.cpu, took.wall, lost=sent - arrived)
 
+    def _connect(self, stack: ExitStack) -> tuple[socket.socket, socket.socket]:
+        """Return both ends of another connection; the stack closes them."""
+        with netns.inside(self.client):
+            out = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        out.settimeout(5)
+        out.connect((self.address, PORT))
+        into = stack.enter_context(self._listener.accept()[0])
+        into.settimeout(5)
+        for end in (out, into):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return out, into
+
     def _drain(self, into: int, expected: int) -> int:
         """Receive what is there, and wait a moment for what is still on its way."""
         arrived = 0
@@ -152,8 +158,6 @@ class Wire:
     def transactions(self, seconds: float) -> Round:
         """One byte there and one back, over one connection (what netperf calls TCP_RR)."""
         out, into = self._tcp
-        for end in self._tcp:
-            end.settimeout(5)
         done = 0
         with self._clock() as took:
             finish = time.monotonic() + seconds
@@ -186,30 +190,16 @@ class Wire:
         return Round(done, took.cpu, took.wall)
 
     def stream(self, seconds: float) -> Round:
-        """As many bytes as the connection takes (TCP_STREAM)."""
-        out, into = self._tcp
-        for end in self._tcp:
-            end.settimeout(0)
-        target = bytearray(len(_CHUNK))
-        sent = arrived = 0
-        with self._clock() as took:
-            finish = time.monotonic() + seconds
-            while time.monotonic() < finish or arrived < sent:
-                moved = 0
-                if time.monotonic() < finish:
-                    try:
-                        moved = out.send(_CHUNK)
-                        sent += moved
-                    except BlockingIOError:
-                        pass
-                try:
-                    while got := into.recv_into(target):
-                        arrived += got
-                        moved += got
-                except BlockingIOError:
-                    pass
-                if not moved and not select.select([into], [], [], 1.0)[0]:
-                    break
+        """As many bytes as a connection takes (TCP_STREAM).
+
+        Every round has one of its own and lets it reach its speed first: a connection that lost a packet once, in any round
+        before, sends in smaller pieces ever after, and each of its bytes costs up to twice as much.
+        """
+        with ExitStack() as stack:
+            ends = self._connect(stack)
+            _pour(*ends, seconds / 4)
+            with self._clock() as took:
+                sent, arrived = _pour(*ends, seconds)
         return Round(arrived, took.cpu, took.wall, lost=sent - arrived)
 
     @contextmanager
@@ -219,6 +209,32 @@ class Wire:
         others, cpu, wall = self.helpers(), time.thread_time(), time.monotonic()
         yield took
         took.cpu, took.wall = time.thread_time() - cpu + self.helpers() - others, time.monotonic() - wall
+
+
+def _pour(out: socket.socket, into: socket.socket, seconds: float) -> tuple[int, int]:
+    """Send as many bytes as a connection takes; return how many were sent, and how many of them arrived."""
+    for end in (out, into):
+        end.settimeout(0)
+    target = bytearray(len(_CHUNK))
+    sent = arrived = 0
+    finish = time.monotonic() + seconds
+    while time.monotonic() < finish or arrived < sent:
+        moved = 0
+        if time.monotonic() < finish:
+            try:
+                moved = out.send(_CHUNK)
+                sent += moved
+            except BlockingIOError:
+                pass
+        try:
+            while got := into.recv_into(target):
+                arrived += got
+                moved += got
+        except BlockingIOError:
+            pass
+        if not moved and not select.select([into], [], [], 1.0)[0]:
+            break
+    return sent, arrived
 
 
 #: Kinds of traffic and what their units are.
