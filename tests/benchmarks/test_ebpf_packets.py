@@ -7,7 +7,6 @@ beside each other and are visited in turns: there medians count.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -56,7 +55,7 @@ from polyplane_ebpf.backend import EbpfBackend
 from polyplane_ebpf.changes import Changes
 from polyplane_ebpf.kernel import ANSWER, REFUSE
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs")
+pytestmark = pytest.mark.needs("root")
 
 SERVER = Cidr.parse("10.0.0.1")
 #: A packet may cost this much more with everything than with one policy.
@@ -139,10 +138,9 @@ TURNS, TURN_SECONDS = 60, 0.02
 
 
 @pytest.mark.netns
-def test_real_traffic_costs_the_same_whatever_there_is(recorder: Any, *, large: bool) -> None:
+@pytest.mark.needs("--benchmarks")  # test_packet_cost.py has the small sizes
+def test_real_traffic_costs_the_same_whatever_there_is(recorder: Any) -> None:
     """Datagrams of one connection, and connections opened and closed; CPU time of whatever touches the packets."""
-    if not large:
-        pytest.skip("part of `make bench`; test_packet_cost.py has the small sizes")
     spent: dict[tuple[str, str], list[float]] = {}
     with ExitStack() as stack:
         wires = {}
@@ -228,13 +226,13 @@ print(sum(used[:4]), int(peak.split()[1]) // 1024)
 """
 
 
-@pytest.mark.parametrize("how", ["prebuilt", "compile", "compile, cached"])
+@pytest.mark.parametrize(
+    "how", ["prebuilt", *(pytest.param(how, marks=pytest.mark.needs("bcc")) for how in ("compile", "compile, cached"))]
+)
 def test_starting(recorder: Any, tmp_path_factory: pytest.TempPathFactory, how: str) -> None:
     state = tmp_path_factory.getbasetemp() / "ebpf-bytecode"
     choice = how.partition(",")[0]
     done = subprocess.run([sys.executable, "-c", START, choice, str(state)], capture_output=True, text=True, check=False)
-    if "bcc" in done.stderr:
-        pytest.skip("no bcc here")
     assert done.returncode == 0, done.stderr
     seconds, megabytes = done.stdout.split()
     recorder.rows.append(

@@ -7,8 +7,6 @@ receiver's socket. Layouts take turns, so that a noisy machine disturbs all alik
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import socket
 import subprocess
 import time
@@ -27,11 +25,7 @@ from polyplane.reconcile.diff import diff
 from polyplane_conformance.sandbox.namespaces import new_prefix
 from polyplane_iptables.backend import IptablesBackend
 
-pytestmark = [
-    pytest.mark.netns,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make network namespaces"),
-    pytest.mark.skipif(shutil.which("ipset", path="/usr/sbin:/sbin") is None, reason="needs ipset"),
-]
+pytestmark = [pytest.mark.netns, pytest.mark.needs("ipset")]
 
 VARIANTS = ("nft", "legacy")
 CLIENT, SERVER = "10.9.0.2", "10.9.1.2"
@@ -132,10 +126,9 @@ def enter(node: str, *command: str, text: str = "") -> None:
     subprocess.run(["ip", "netns", "exec", node, *command], input=text, text=True, check=True, capture_output=True)
 
 
-def test_dispatch_does_not_grow_with_pods(node: str, tmp_path: Path, recorder: Any, *, large: bool) -> None:
+@pytest.mark.needs("--benchmarks")
+def test_dispatch_does_not_grow_with_pods(node: str, tmp_path: Path, recorder: Any) -> None:
     """With 250 pods a packet costs at most 1.2 times what it costs with 10, in both variants."""
-    if not large:
-        pytest.skip("times are compared with --benchmarks only")
     with sender(node) as send:
         _compare_layouts(node, tmp_path, recorder, send)
 

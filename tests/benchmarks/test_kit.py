@@ -49,8 +49,8 @@ def test_figures_survive_their_file(tmp_path: Path) -> None:
     assert result.one("time", backend="y") is None
 
 
+@pytest.mark.needs("matplotlib")
 def test_a_chart_knows_what_it_was_drawn_from(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     results = page.read(page.PUBLISHED)
     assert charts.draw(results, tmp_path)
     assert not list(charts.stale(results, tmp_path))

@@ -89,10 +89,10 @@ SMALL = [Size(1000, 100)]
 LARGE = [Size(1000, 1000), Size(10_000, 100), Size(10_000, 1000)]
 
 
-@pytest.mark.parametrize("size", [*SMALL, *(pytest.param(size, marks=pytest.mark.slow) for size in LARGE)], ids=str)
-def test_work_is_proportional_to_the_change(size: Size, recorder: Any, large: bool) -> None:  # a fixture
-    if size in LARGE and not large:
-        pytest.skip("large sizes are for make bench")
+@pytest.mark.parametrize(
+    "size", [*SMALL, *(pytest.param(size, marks=[pytest.mark.slow, pytest.mark.needs("--benchmarks")]) for size in LARGE)], ids=str
+)
+def test_work_is_proportional_to_the_change(size: Size, recorder: Any) -> None:  # a fixture
     events = list(size.events())
     store, compiler = Store(plugins.dialects()), Compiler(node=NODE)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +42,7 @@ from polyplane.reconcile.diff import diff
 from polyplane_conformance.sandbox import Sandbox, Topology, Wiring
 from polyplane_ovs.backend import OvsBackend
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.needs("--benchmarks", "ovs-vswitchd")]
 
 ORIGIN = Origin(kind="NetworkPolicy", namespace="x", name="bench", direction=Direction.INGRESS, index=0)
 #: Connects and closes for some seconds; prints how often a second. argv: address, seconds.
@@ -68,11 +67,7 @@ print(n)
 
 
 @pytest.fixture
-def sandbox(*, large: bool) -> Iterator[Sandbox]:
-    if not large:
-        pytest.skip("only with --benchmarks")
-    if os.geteuid() != 0 or shutil.which("ovs-vswitchd") is None:
-        pytest.skip("needs root and openvswitch-switch")
+def sandbox() -> Iterator[Sandbox]:
     with Sandbox.build(Topology.grid(namespaces="x", names="ab", families=(4,)), Wiring.BRIDGE) as made:
         yield made
 

@@ -6,8 +6,6 @@ uses the machine can only make one dearer.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -24,9 +22,10 @@ from polyplane_bench.packets import SERVER, TOPOLOGY, Variant, node
 from polyplane_bench.page_packets import FLAT
 from polyplane_bench.programs import Load, Pod, peer_address, program
 from polyplane_bench.traffic import Wire
+from polyplane_conformance.needs import require
 from polyplane_conformance.sandbox import Sandbox, Wiring
 
-pytestmark = [pytest.mark.netns, pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make network namespaces")]
+pytestmark = pytest.mark.netns
 
 MANY = Load(policies=300, spread=False)
 ONE = Load(policies=1)
@@ -36,8 +35,8 @@ ROUNDS, SECONDS = 40, 0.006
 def available(name: str) -> None:
     if name not in {plugin.name for plugin in list_plugins(BACKENDS)}:
         pytest.skip(f"{name} is not installed")
-    if name == "ovs" and shutil.which("ovs-vswitchd") is None:
-        pytest.skip("needs openvswitch-switch")
+    if name == "ovs":
+        require("ovs-vswitchd")
 
 
 def cheapest(wires: list[Wire]) -> list[float]:
@@ -61,9 +60,8 @@ def test_a_packet_does_not_pay_for_the_number_of_policies(backend: str) -> None:
     assert many <= one * FLAT
 
 
+@pytest.mark.needs("iptables-legacy-restore")
 def test_the_measure_sees_what_grows() -> None:
-    if shutil.which("iptables-legacy-restore") is None:
-        pytest.skip("needs iptables-legacy")
     with ExitStack() as stack:
         variants = [Variant(layout="linear", load=load, lay=layouts.linear("legacy")) for load in (ONE, MANY)]
         one, many = cheapest([stack.enter_context(node(variant))[0] for variant in variants])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import threading
 import time
@@ -17,11 +16,7 @@ from polyplane_bench.probe import Probe, WrongStateError
 from polyplane_bench.traffic import pid_in
 from polyplane_conformance.sandbox import Sandbox, Wiring
 
-pytestmark = [
-    pytest.mark.netns,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make network namespaces"),
-    pytest.mark.skipif(shutil.which("ovs-vswitchd") is None, reason="needs openvswitch-switch"),
-]
+pytestmark = [pytest.mark.netns, pytest.mark.needs("ovs-vswitchd")]
 
 PORT, ALWAYS = 7000, 7001
 

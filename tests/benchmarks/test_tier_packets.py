@@ -6,7 +6,6 @@ programs of eBPF have no such count; their instructions are the same whatever th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -180,7 +179,7 @@ def test_iptables_meets_its_own_pods_rules_and_no_others(recorder: Any) -> None:
 FLAT, NEARLY_FLAT = 1.25, 1.4
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs")
+@pytest.mark.needs("root")
 def test_a_packet_takes_the_same_time_in_ebpf(recorder: Any) -> None:
     cost: dict[str, list[int]] = {"new connection": [], "established": []}
     with Bench(max_rows=1 << 18, max_hosts=1 << 18) as bench:
@@ -236,11 +235,10 @@ def wired(backend: str, program: Program) -> Iterator[Wire]:
 
 
 @pytest.mark.netns
+@pytest.mark.needs("--benchmarks")
 @pytest.mark.parametrize("backend", ["nftables", "ebpf", "ovs", "iptables-nft", "iptables-legacy"])
-def test_traffic_costs_the_same(backend: str, recorder: Any, *, large: bool) -> None:
+def test_traffic_costs_the_same(backend: str, recorder: Any) -> None:
     """Datagrams and new connections among 1 and 1,000 policies; for iptables those of another pod."""
-    if not large:
-        pytest.skip("only with --benchmarks")
     of_others = backend.startswith("iptables")
     kinds = ("UDP", "TCP_CRR")
     best: dict[tuple[int, str], float] = {}

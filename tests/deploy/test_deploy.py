@@ -199,7 +199,7 @@ def test_status_is_written_only_if_that_is_wanted(tmp_path: Path) -> None:
 # --- the tools of others, where they are installed
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@pytest.mark.needs("kubectl")
 def test_kustomize_builds_it(tmp_path: Path) -> None:
     shutil.copytree(DEPLOY, tmp_path / "deploy")
     folder = tmp_path / "site"
@@ -221,7 +221,7 @@ def test_kustomize_builds_it(tmp_path: Path) -> None:
     assert {"name": "config", "configMap": {"name": name}} in volumes
 
 
-@pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not installed; the chart is rendered by this folder's own renderer")
+@pytest.mark.needs("helm")
 def test_helm_agrees_with_our_renderer() -> None:
     subprocess.run(["helm", "lint", "--strict", CHART], check=True)
     text = subprocess.run(

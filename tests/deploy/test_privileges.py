@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -23,12 +22,7 @@ from polyplane_conformance.sandbox.processes import Daemons
 CHART = Path(__file__).parents[2] / "deploy/chart"
 BACKENDS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())["backends"]
 
-pytestmark = [
-    pytest.mark.netns,
-    pytest.mark.slow,
-    pytest.mark.skipif(os.geteuid() != 0, reason="makes a network namespace, which needs root"),
-    pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed; install util-linux"),
-]
+pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.needs("setpriv")]
 
 MANIFESTS = """
 apiVersion: v1

@@ -5,7 +5,6 @@ A barrage of probes runs all the time. What `docs/explanation/fail-closed.md` an
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -19,11 +18,7 @@ import yaml
 from polyplane_conformance.probe.model import Probe, Traffic
 from polyplane_conformance.sandbox import PodSpec, Port, Sandbox, Topology
 
-pytestmark = [
-    pytest.mark.netns,
-    pytest.mark.slow,
-    pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="needs root and nft"),
-]
+pytestmark = [pytest.mark.netns, pytest.mark.slow, pytest.mark.needs("nft")]
 
 POLICY = """\
 apiVersion: networking.k8s.io/v1

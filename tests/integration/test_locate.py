@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -18,9 +17,10 @@ from polyplane.config import Config
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.features import Vantage
 from polyplane.locate import make_locator
+from polyplane_conformance.needs import require
 from polyplane_conformance.sandbox.namespaces import new_prefix
 
-pytestmark = [pytest.mark.netns, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+pytestmark = pytest.mark.netns
 
 Found = Callable[..., dict[str, str]]
 
@@ -196,10 +196,8 @@ def test_results_of_plugins_name_the_pod_and_the_kernel_its_interface(node: Call
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Callable[..., None]]:
-    schema = Path("/usr/share/openvswitch/vswitch.ovsschema")
-    if not schema.is_file() or shutil.which("ovsdb-server") is None:
-        pytest.skip("Open vSwitch is not installed")
-    subprocess.run(["ovsdb-tool", "create", tmp_path / "db", schema], check=True)
+    require("ovsdb-server")
+    subprocess.run(["ovsdb-tool", "create", tmp_path / "db", "/usr/share/openvswitch/vswitch.ovsschema"], check=True)
     running: list[subprocess.Popen[bytes]] = []
     socket = f"unix:{tmp_path}/sock"
 

@@ -142,7 +142,7 @@ def test_scaffold_fill_in_and_pass(outsider: Outsider) -> None:
 
 @pytest.mark.netns
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="makes network namespaces, which needs root and nft")
+@pytest.mark.needs("nft")
 def test_with_packets(outsider: Outsider) -> None:
     """The two functions of a dataplane that packets pass through are enough for the core of every profile, behaviours included."""
     home = outsider.home / "polyplane-tables"

@@ -31,7 +31,7 @@ from polyplane_ebpf.kernel import REFUSE
 from polyplane_ebpf.maps import SPECS, EventKind, Hook
 from polyplane_ebpf.syscall import Run
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs")
+pytestmark = pytest.mark.needs("root")
 
 THERE = Packet(source=CLIENT, destination=SERVER, protocol=6, source_port=40000, port=80)
 #: What a program of traffic control says: others may decide; the packet goes elsewhere.

@@ -39,7 +39,7 @@ from polyplane_ebpf.maps import NOWHERE, Hook
 from polyplane_ebpf.options import SIZES, EbpfOptions
 from polyplane_ebpf.syscall import AttachType, ProgramType, Refused
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs and make namespaces")
+pytestmark = pytest.mark.needs("root")
 
 PINS: Final = Path("/sys/fs/bpf/polyplane")
 REJECT: Final = Options(deny_action=DenyAction.REJECT)

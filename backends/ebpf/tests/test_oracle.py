@@ -16,7 +16,7 @@ from ir_programs import programs
 from polyplane.ir.evaluate import Verdict, evaluate
 from polyplane.ir.program import Program
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs")
+pytestmark = pytest.mark.needs("root")
 
 EXAMPLES = int(os.environ.get("POLYPLANE_EBPF_EXAMPLES", "25"))
 PACKETS = 40

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,10 +17,7 @@ from polyplane_conformance.sandbox import Sandbox, Service, Topology
 from polyplane_conformance.stage import wait_for
 from polyplane_ebpf.backend import EbpfBackend
 
-pytestmark = [
-    pytest.mark.netns,
-    pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and iproute2 to build a sandbox"),
-]
+pytestmark = [pytest.mark.netns, pytest.mark.needs("ip")]
 
 REJECT = Options(deny_action=DenyAction.REJECT)
 #: Tell what becomes of a connection: address, port.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +14,7 @@ from polyplane_conformance.probe.model import Probe, Traffic
 from polyplane_conformance.sandbox import Sandbox, Topology
 from polyplane_ebpf.backend import EbpfBackend
 
-pytestmark = [
-    pytest.mark.netns,
-    pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and iproute2 to build a sandbox"),
-]
+pytestmark = [pytest.mark.netns, pytest.mark.needs("ip")]
 
 
 @pytest.fixture

@@ -178,10 +178,9 @@ def test_what_is_not_ours_stays_as_it_is(namespace: Namespace, backend: Iptables
     assert backend.polyplane_teardown().operations == 0
 
 
+@pytest.mark.parametrize("namespace", ["nft"], indirect=True)  # nobody but iptables writes legacy tables
 def test_a_table_that_iptables_cannot_read_is_no_empty_table(namespace: Namespace, backend: IptablesBackend) -> None:
     """Somebody wrote into it by nft. iptables-nft-save says so in a comment and ends well, and would have us add jump after jump."""
-    if namespace.variant == "legacy":
-        pytest.skip("nobody but iptables writes legacy tables")
     backend.polyplane_apply(diff(EMPTY, web()))
     before = namespace.rules()
     namespace.run("nft", "add rule ip filter FORWARD iifname { a, b } meta mark set ct mark")
@@ -277,9 +276,8 @@ def test_a_crash_between_any_two_commands_is_made_good(name: str, namespace: Nam
     assert broken >= 2
 
 
+@pytest.mark.parametrize("namespace", ["legacy"], indirect=True)  # iptables-nft has no lock: transactions do its work
 def test_a_held_lock_is_waited_for_and_then_reported(namespace: Namespace) -> None:
-    if namespace.variant == "nft":
-        pytest.skip("iptables-nft has no lock: the kernel's transactions do its work")
     backend = namespace.backend(lock_wait=1)
     backend.polyplane_apply(diff(EMPTY, web()))
     before = namespace.rules()
@@ -308,9 +306,8 @@ def test_counters_are_kept_by_rule_id(namespace: Namespace, backend: IptablesBac
     assert all(count.packets == 0 for count in backend.polyplane_counters())
 
 
+@pytest.mark.parametrize("namespace", ["legacy"], indirect=True)  # iptables-nft has no lock: transactions do its work
 def test_a_lock_that_is_let_go_in_time_is_only_waited_for(namespace: Namespace) -> None:
-    if namespace.variant == "nft":
-        pytest.skip("iptables-nft has no lock: the kernel's transactions do its work")
     backend = namespace.backend(lock_wait=30)
     with subprocess.Popen(["flock", "--no-fork", namespace.lock_file, "sleep", "2"]) as holder:
         time.sleep(0.3)

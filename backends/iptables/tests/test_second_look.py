@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,32 +21,32 @@ from polyplane_iptables.listing import reworded
 from polyplane_iptables.options import IptablesOptions
 from polyplane_iptables.witness import differences
 
-needs_iptc = pytest.mark.skipif(find_spec("iptc") is None, reason="needs python-iptables (pip install python-iptables; it compiles)")
-pytestmark = [pytest.mark.netns, needs_iptc]
+pytestmark = pytest.mark.netns
 
 
-@pytest.fixture
-def legacy(namespace: Namespace) -> Namespace:
-    if namespace.variant == "nft":
-        pytest.skip("python-iptables sees legacy tables only")
-    return namespace
+#: Beside iptables-save nothing but python-iptables reads legacy tables, and that reads no others.
+LEGACY = pytest.param("legacy", marks=pytest.mark.needs("iptc"))
+by_python_iptables = pytest.mark.parametrize("namespace", [LEGACY], indirect=True)
+by_another = pytest.mark.parametrize("namespace", ["nft", LEGACY], indirect=True)
 
 
 @pytest.mark.parametrize("name", sorted(examples()))
-def test_another_decoder_sees_the_same(name: str, legacy: Namespace) -> None:
+@by_python_iptables
+def test_another_decoder_sees_the_same(name: str, namespace: Namespace) -> None:
     wanted = examples()[name]
-    legacy.backend().polyplane_apply(diff(EMPTY, wanted))
+    namespace.backend().polyplane_apply(diff(EMPTY, wanted))
     native = Layout.of(wanted).native({})
-    decoded = Decoder(IptablesOptions.parse(legacy.options)).read(BITS)
+    decoded = Decoder(IptablesOptions.parse(namespace.options)).read(BITS)
     assert decoded is not None
     for family in BITS:
         assert reworded(decoded[family], native.filters[family], {}) == native.filters[family]
 
 
 @pytest.mark.parametrize("group", [None, 0, 5])
-def test_targets_that_log_do_not_crash_it(group: int | None, legacy: Namespace) -> None:
+@by_python_iptables
+def test_targets_that_log_do_not_crash_it(group: int | None, namespace: Namespace) -> None:
     more = {} if group is None else {"log_group": group}
-    backend = legacy.backend(log_denied=True, **more)
+    backend = namespace.backend(log_denied=True, **more)
     wanted = examples()["tiers"]
     backend.polyplane_apply(diff(EMPTY, wanted))
     with capture_logs() as logs:
@@ -65,11 +64,12 @@ def test_targets_that_log_do_not_crash_it(group: int | None, legacy: Namespace) 
         ("import sys; print('[]'); sys.exit(0)", "cannot be understood"),
     ],
 )
+@by_python_iptables
 def test_a_child_that_fails_does_no_harm(
-    what_it_does: str, reason: str, legacy: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    what_it_does: str, reason: str, namespace: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The audit goes on with iptables-legacy-save, and says so once."""
-    backend = legacy.backend()
+    backend = namespace.backend()
     backend.polyplane_apply(diff(EMPTY, web()))
     (tmp_path / "iptc.py").write_text(what_it_does)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -79,13 +79,14 @@ def test_a_child_that_fails_does_no_harm(
         assert backend.polyplane_audit(web()) == ()
     assert [entry["log_level"] for entry in logs] == ["warning"]
     assert reason in logs[0]["reason"]
-    legacy.iptables("-D", "polyplane-to", "1")
+    namespace.iptables("-D", "polyplane-to", "1")
     assert backend.polyplane_audit(web())
 
 
-def test_what_only_one_of_two_readers_sees_is_told(legacy: Namespace) -> None:
+@by_python_iptables
+def test_what_only_one_of_two_readers_sees_is_told(namespace: Namespace) -> None:
     """iptables-legacy-save says what it said before; python-iptables sees the rule that has come."""
-    kernel = Kernel(IptablesOptions.parse(legacy.options))
+    kernel = Kernel(IptablesOptions.parse(namespace.options))
     said: dict[str, str] = {}
 
     def repeat(argv: Sequence[str], text: str) -> str:
@@ -93,10 +94,10 @@ def test_what_only_one_of_two_readers_sees_is_told(legacy: Namespace) -> None:
             return said.setdefault(" ".join(argv), kernel.execute(argv, text))
         return kernel.execute(argv, text)
 
-    legacy.backend().polyplane_apply(diff(EMPTY, web()))
-    backend = legacy.backend(repeat)
+    namespace.backend().polyplane_apply(diff(EMPTY, web()))
+    backend = namespace.backend(repeat)
     assert backend.polyplane_audit(web()) == ()
-    legacy.iptables("-I", "polyplane-to", "-j", "RETURN")
+    namespace.iptables("-I", "polyplane-to", "-j", "RETURN")
     with capture_logs() as logs:
         assert backend.polyplane_audit(web()) == ()
     assert [entry["event"] for entry in logs] == ["python-iptables sees what iptables-legacy-save does not"]
@@ -104,6 +105,7 @@ def test_what_only_one_of_two_readers_sees_is_told(legacy: Namespace) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(examples()))
+@by_another
 def test_the_witness_agrees(name: str, namespace: Namespace) -> None:
     wanted = examples()[name]
     namespace.backend().polyplane_apply(diff(EMPTY, wanted))
@@ -122,6 +124,7 @@ def test_the_witness_agrees(name: str, namespace: Namespace) -> None:
         "ipset create polyplane-p-stray bitmap:port range 0-65535",
     ],
 )
+@by_another
 def test_the_witness_notices(damage: str, namespace: Namespace) -> None:
     namespace.backend().polyplane_apply(diff(EMPTY, web()))
     namespace.run("sh", "-c", damage.format(variant=namespace.variant))

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from polyplane_conformance.needs import require
 from polyplane_conformance.sandbox import Sandbox, Topology, Wiring
 from polyplane_ovs.backend import OvsBackend
 
@@ -38,10 +37,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Sandbox]:
-    if os.geteuid() != 0:
-        pytest.skip("needs root to make network namespaces")
-    if shutil.which("ovs-vswitchd") is None:
-        pytest.skip("needs openvswitch-switch")
+    require("ovs-vswitchd")
     with Sandbox.build(Topology.grid(namespaces="x", names="abcd"), Wiring.BRIDGE) as sandbox:
         yield sandbox
 

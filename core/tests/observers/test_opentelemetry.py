@@ -20,8 +20,9 @@ from polyplane.ir.program import EMPTY, Program
 from polyplane.observers.opentelemetry import MAX_OBJECTS, OpenTelemetryObserver
 from polyplane.plugins import Observers, load_observers
 from polyplane.reconcile.diff import diff
+from polyplane_conformance.needs import require
 
-sdk = pytest.importorskip("opentelemetry.sdk.trace", reason="the extra polyplane[otel] is not installed")
+require("opentelemetry.sdk")
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider  # noqa: E402
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,7 +83,7 @@ def test_explain_shows_both_sides(tmp_path: Path) -> None:
 
 
 @pytest.mark.netns
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("tcpdump") or not shutil.which("nft"), reason="needs root, tcpdump and nft")
+@pytest.mark.needs("tcpdump", "nft")
 def test_packets_are_recorded_on_request(tmp_path: Path) -> None:
     command = [
         sys.executable,

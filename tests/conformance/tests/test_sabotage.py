@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -52,11 +50,8 @@ def test_every_dataplane_is_broken_in_five_ways_that_policies_show(part: Part) -
 
 @pytest.mark.netns
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces, which needs root")
-@pytest.mark.parametrize("part", DATAPLANES, ids=lambda part: part.name)
+@pytest.mark.parametrize("part", [pytest.param(part, id=part.name, marks=pytest.mark.needs(TOOLS[part.name])) for part in DATAPLANES])
 def test_a_dataplane_that_forgets_part_of_a_range_is_caught_and_the_rule_named(part: Part) -> None:
-    if shutil.which(TOOLS[part.name]) is None:
-        pytest.skip(f"needs {TOOLS[part.name]}")
     load_backend(part.backend, {})
     (fault,) = (fault for fault in part.faults if "range" in fault.name)
     (trial,) = sabotage(part, [fault])

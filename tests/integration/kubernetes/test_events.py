@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 from collections.abc import Mapping
@@ -82,7 +81,7 @@ def test_what_the_server_cannot_take_now_is_said_soon(server: ApiServer, tmp_pat
     assert sum(request.startswith("POST") for request in server.requests) == 4
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@pytest.mark.needs("kubectl")
 def test_kubectl_shows_what_a_running_agent_says(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = policy("bad")
     bad["spec"]["ingress"] = [{"ports": [{"port": 99999}]}]

@@ -38,11 +38,7 @@ ROUND = min(20.0, SECONDS / 2)
 ENFORCING = sorted({info.name for info in list_plugins(BACKENDS)} - {"memory", "file"})
 POLYPLANE = Path(sys.executable).with_name("polyplane")
 
-pytestmark = [
-    pytest.mark.netns,
-    pytest.mark.slow,
-    pytest.mark.skipif(os.geteuid() != 0, reason="makes a network namespace, which needs root"),
-]
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 
 @pytest.fixture

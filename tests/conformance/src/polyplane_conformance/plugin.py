@@ -7,7 +7,6 @@ and collects a report.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -19,6 +18,7 @@ import pytest
 from polyplane_conformance.features import OPERATION, api_of, features_of
 from polyplane_conformance.gaps import Gap, GapError, Gaps, behaviour_name, behaviours, load_gaps
 from polyplane_conformance.jobs import shards
+from polyplane_conformance.needs import missing, require
 from polyplane_conformance.progress import Diary
 from polyplane_conformance.report import REPORT, Entry, Report, Status
 from polyplane_conformance.results import Outcome
@@ -317,10 +317,9 @@ def _again(item: pytest.Item) -> str:
 @pytest.fixture(scope="session")
 def rigs(pytestconfig: pytest.Config) -> Iterator[Rigs]:
     """The sandboxes of this run, built once for all scenarios whose pods are in the same places."""
-    if os.geteuid() != 0:
-        if pytestconfig.getoption("--polyplane-tier"):
-            pytest.fail("the netns tier makes network namespaces, which needs root; run this with sudo", pytrace=False)
-        pytest.skip("the netns tier makes network namespaces, which needs root")
+    if pytestconfig.getoption("--polyplane-tier") and (lacking := missing("root")):
+        pytest.fail("; ".join(lacking), pytrace=False)
+    require("root")
     from polyplane_conformance.rig import Rigs
 
     made = Rigs(pytestconfig.getoption("--polyplane-source"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +12,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 from polyplane.ir.program import Options
 from polyplane_conformance.actions import Action, ApplyPolicy
 from polyplane_conformance.apiserver import ApiServer, Cluster
 from polyplane_conformance.cast import NODE
 from polyplane_conformance.delivery import make_cluster
 from polyplane_conformance.expectation import Service
+from polyplane_conformance.gaps import Damage
 from polyplane_conformance.netns import inside
 from polyplane_conformance.probe.client import Stream
 from polyplane_conformance.probe.model import Outcome, Probe, Traffic
@@ -101,6 +103,12 @@ class Stage:
         self.sandbox.forget_connections()
         if self.rig.backend.gaps.forget:
             self.run(*self.rig.backend.gaps.forget)
+
+    def damages(self) -> tuple[Damage, ...]:
+        """Return how the backend's state can be harmed from outside; where it states no way, the test is skipped."""
+        if not self.rig.backend.gaps.damage:
+            pytest.skip(f"{self.rig.backend} states no [[damage]] in its conformance.toml")
+        return self.rig.backend.gaps.damage
 
 
 def wait_for(condition: Callable[[], bool], what: str, *, seconds: float = 15.0) -> None:
@@ -209,8 +217,3 @@ class AgentProcess:
         assert self._process is not None, "the agent was not started"
         self._process.send_signal(number)
         self._process.wait(15)
-
-
-def have(*commands: str) -> bool:
-    """Whether all these commands are installed."""
-    return all(shutil.which(command) for command in commands)

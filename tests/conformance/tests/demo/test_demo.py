@@ -17,12 +17,6 @@ pytestmark = pytest.mark.netns
 SHOP = Path(__file__).parents[4] / "examples" / "shop"
 
 
-@pytest.fixture(autouse=True)
-def _root() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("network namespaces need root")
-
-
 def play(backend: str, manifests: Path = SHOP) -> tuple[int, str]:
     console = Console(file=io.StringIO(), width=250)
     status = demo.run_demo(backend=backend, manifests=manifests, console=console)
@@ -30,8 +24,8 @@ def play(backend: str, manifests: Path = SHOP) -> tuple[int, str]:
     return status, console.file.getvalue()
 
 
+@pytest.mark.needs("polyplane_nftables")
 def test_the_shop_on_nftables() -> None:
-    pytest.importorskip("polyplane_nftables.backend", reason="this distribution does not depend on that backend")
     before = [name for name in netns.names() if str(os.getpid()) in name]
     status, text = play("nftables")
     assert status == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import threading
 import time
@@ -15,13 +14,11 @@ import pytest
 from polyplane_conformance.probe.model import Outcome
 from polyplane_conformance.sandbox import Sandbox, Topology, Wiring
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.needs("ovs-vswitchd")]
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Sandbox]:
-    if shutil.which("ovs-vswitchd") is None:
-        pytest.skip("needs openvswitch-switch")
     with Sandbox.build(Topology.grid(remote=["z/b", "z/c"]), Wiring.BRIDGE) as sandbox:
         yield sandbox
 

@@ -95,8 +95,7 @@ def test_files_are_followed(stage: Stage, tmp_path: Path) -> None:
 
 def test_drift_heals_by_itself(stage: Stage, tmp_path: Path) -> None:
     """Whatever another program does to our state, the agent finds and repairs it."""
-    if not stage.rig.backend.gaps.damage:
-        pytest.skip(f"{stage.rig.backend} states no [[damage]] in its conformance.toml")
+    damages = stage.damages()
     stage.begin(DOOR)
     stage.rig.dataplane.teardown()
     with AgentProcess(stage, tmp_path) as agent:
@@ -104,7 +103,7 @@ def test_drift_heals_by_itself(stage: Stage, tmp_path: Path) -> None:
         agent.start()
         # not nothing: the agent has looked up what other addresses its node has
         sound = stage.rig.dataplane.audit(stage.rig.program)
-        for damage in stage.rig.backend.gaps.damage:
+        for damage in damages:
             stage.run(*damage.command)
             wait_for(lambda: stage.outcome("x/c", "x/a") is Outcome.DENIED and stage.outcome("x/b", "x/a") is Outcome.ALLOWED, damage.name)
             wait_for(lambda: stage.rig.dataplane.audit(stage.rig.program) == sound, f"no drift after: {damage.name}")

@@ -6,7 +6,8 @@ import pytest
 
 from polyplane.ir.program import Established, Options
 from polyplane_conformance.actions import DeletePolicy
-from polyplane_conformance.stage import Stage, have, only_from, pod, policy
+from polyplane_conformance.needs import require
+from polyplane_conformance.stage import Stage, only_from, pod, policy
 
 pytestmark = [pytest.mark.tier("netns"), pytest.mark.netns]
 
@@ -70,9 +71,9 @@ def test_keep_leaves_open_connections_alone(stage: Stage) -> None:
         stage.expect(denied=["x/b -> x/a"], allowed=["x/c -> x/a"])
 
 
-@pytest.mark.skipif(not have("conntrack"), reason="needs the command conntrack")
 def test_forgotten_connections_start_anew(stage: Stage) -> None:
     """When the kernel forgets its connections, allowed ones go on, and those that are no longer allowed are not revived."""
+    require("conntrack")
     stage.begin(FROM_B, options=KEEP)
     with stage.stream("x/b", "x/a") as kept:
         assert kept.flowing()

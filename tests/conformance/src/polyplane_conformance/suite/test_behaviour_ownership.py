@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 from typing import Final
 
 import pytest
 
 from polyplane.ir.program import Program
 from polyplane.reconcile.diff import diff
-from polyplane_conformance.stage import Stage, have, only_from, pod, policy
+from polyplane_conformance.needs import require
+from polyplane_conformance.stage import Stage, only_from, pod, policy
 
 pytestmark = [pytest.mark.tier("netns"), pytest.mark.netns]
 
@@ -40,14 +42,14 @@ LOOKS: Final = (
 
 def _kernel(stage: Stage) -> dict[str, str]:
     """What `LOOKS` shows, without counters and times."""
-    looks = {command: stage.run(*command.split()) for command in LOOKS if have(command.split()[0])}
+    looks = {command: stage.run(*command.split()) for command in LOOKS if shutil.which(command.split()[0])}
     volatile = re.compile(r"packets \d+ bytes \d+|\[\d+:\d+\]|expires \S+|^#.*$|age \d+", re.MULTILINE)
     return {command: volatile.sub("", text) for command, text in looks.items()}
 
 
-@pytest.mark.skipif(not have("nft"), reason="needs the command nft, to see what other tools see")
 def test_teardown_removes_ours_and_nothing_else(stage: Stage) -> None:
     """After a teardown the node is as it was, foreign tables of similar names included."""
+    require("nft")
     stage.begin()
     stage.rig.dataplane.teardown()
     try:
@@ -65,9 +67,9 @@ def test_teardown_removes_ours_and_nothing_else(stage: Stage) -> None:
         stage.run("nft", "delete", "table", "ip", "polyplanes")
 
 
-@pytest.mark.skipif(not have("nft"), reason="needs the command nft")
 def test_foreign_drops_and_ours_add_up(stage: Stage) -> None:
     """What another program forbids stays forbidden, what it accepts is still ours to forbid."""
+    require("nft")
     # pods of different namespaces: on a bridge, neighbours do not pass the node's own packet filter
     stage.begin(policy("x/door", podSelector=pod("a"), ingress=[{"from": [{"namespaceSelector": {}, "podSelector": pod("b")}]}]))
     text = "add table inet somebody\nadd chain inet somebody f { type filter hook forward priority -10; }\n"
@@ -82,10 +84,7 @@ def test_foreign_drops_and_ours_add_up(stage: Stage) -> None:
 
 def test_drift_is_found_and_repaired(stage: Stage) -> None:
     """Each damage the backend states is seen by the audit, and applying with an empty base repairs it."""
-    damages = stage.rig.backend.gaps.damage
-    if not damages:
-        pytest.skip(f"{stage.rig.backend} states no [[damage]] in its conformance.toml")
-    for damage in damages:
+    for damage in stage.damages():
         stage.begin(DOOR)
         assert not stage.rig.dataplane.audit(stage.rig.program)
         stage.run(*damage.command)

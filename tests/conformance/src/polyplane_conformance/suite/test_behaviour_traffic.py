@@ -12,9 +12,10 @@ from polyplane.ir.features import Feature
 from polyplane.ir.program import DenyAction, Options
 from polyplane_conformance.actions import ApplyClusterPolicy, DeleteClusterPolicy
 from polyplane_conformance.cast import plan
+from polyplane_conformance.needs import require
 from polyplane_conformance.probe.model import TCP, Outcome, Probe, Traffic
 from polyplane_conformance.sandbox import SandboxError, Service, Translator
-from polyplane_conformance.stage import Stage, have, only_from, pod, policy, wait_for
+from polyplane_conformance.stage import Stage, only_from, pod, policy, wait_for
 
 pytestmark = [pytest.mark.tier("netns"), pytest.mark.netns]
 
@@ -51,8 +52,7 @@ GONE = (
 
 def _with_service(stage: Stage, translator: Translator = Translator.NFT) -> Stage:
     """Add a service, port 8000, whose only pod is x/a, port 80."""
-    if not have("nft" if translator is Translator.NFT else "iptables", "ip6tables"):
-        pytest.skip(f"needs the command {translator}, to translate as kube-proxy does")
+    require(*(("nft",) if translator is Translator.NFT else ("iptables", "ip6tables")))
     for family, address in _addresses(translator).items():
         service = Service(address=address, port=8000, protocol=TCP, target=plan().of("x/a")[family], target_port=80)
         stage.sandbox.add_service(service, translator)
