@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from polyplane_bench import charts, core_case, page
+from polyplane_bench import charts, core_case, packets, page
 from polyplane_bench.cluster import Shape, SyntheticCluster
 from polyplane_bench.figures import Figure, Result, Samples
+from polyplane_bench.programs import Load
+from polyplane_bench.settings import BACKENDS, Settings, Size
 
 SHAPE = Shape(pods=600, policies=200, namespaces=20, local=30)
 
@@ -81,3 +83,22 @@ def test_no_published_figure_is_impossible() -> None:
     found = page.read(page.PUBLISHED)
     assert found
     assert not [(figure.measure, figure.case) for result in found.values() for figure in result.figures if figure.low < 0]
+
+
+def test_no_layout_is_spared_a_load() -> None:
+    """Alternatives stand beside the backends wherever there are policies; the queue's program looks nothing up, so one load will do."""
+    loads: dict[str, set[Load]] = {}
+    for variant in packets.variants(Settings(size=Size.FULL)):
+        loads.setdefault(variant.layout, set()).add(variant.load)
+    own = {layout: loads.pop(layout) for layout in BACKENDS}
+    (every,) = {frozenset(met) for met in own.values()}
+    assert {load.policies for load in every} == {0, 1, 1000, 10_000}
+    assert {load.endpoints for load in every} == {10, 250}
+    assert {load.addresses for load in every} == {0, 100_000}
+    assert {load.spread for load in every if load.policies == 1000} == {True, False}
+    assert loads.pop("none") == {Load()}
+    assert loads.pop("queue to a program") == {Load(policies=1)}
+    assert loads.keys() >= {f"{name}, {variant}" for name in ("linear chains", "ipsets and chains") for variant in ("nft", "legacy")}
+    assert "conjunctive flows" in loads
+    same_rules = {load for load in every if load.policies < 2 and load != Load(policies=1, addresses=load.addresses)}
+    assert all(met == every - same_rules for met in loads.values())

@@ -48,7 +48,7 @@ def ipset_chains(variant: str) -> Lay:
     def lay(sandbox: Sandbox, load: Load, client: Pod, server: Pod) -> Collection[int]:
         sets = []
         for group, number in {group_of(number, load): number for number, _ in placed(load, server)}.items():
-            sets.append(f"create s{group} hash:ip")
+            sets.append(f"create s{group} hash:ip maxelem 1048576")
             sets += [f"add s{group} {member}" for member in members(number, load, client)]
         sandbox.run(sandbox.topology.node.name, ["ipset", "restore"], text="\n".join([*sets, ""]))
         chains = {pod.id: f"POD{at}" for at, pod in enumerate(_isolated(load, server))}

@@ -54,29 +54,23 @@ def variants(settings: Settings) -> list[Variant]:
     """Return what to measure."""
     full = settings.size is Size.FULL
     found = [Variant(layout="none", load=Load(), lay=layouts.nothing)]
-    most = 10_000 if full else 1000
     loads = [Load(policies=0), Load(policies=1), Load(policies=1, endpoints=250), Load(policies=1000, endpoints=250)]
     loads += [Load(policies=1000, endpoints=10, spread=False)]
     if full:
-        loads += [Load(policies=most, endpoints=250), Load(policies=1, addresses=100_000)]
+        loads += [Load(policies=10_000, endpoints=250), Load(policies=1, addresses=100_000)]
     for backend in settings.backends:
         wiring = Wiring.BRIDGE if backend == "ovs" else Wiring.ROUTED
         found += [Variant(layout=backend, load=load, wiring=wiring) for load in loads]
+    # What stands beside the backends has no rules for pods that no policy selects.
+    loads = [load for load in loads if load.policies > 1 or (load.policies and load.endpoints == Load().endpoints)]
     if "ovs" in settings.backends:
         found.append(Variant(layout="none", load=Load(), wiring=Wiring.BRIDGE, lay=layouts.nothing))
-        found += [
-            Variant(layout="conjunctive flows", load=load, wiring=Wiring.BRIDGE, lay=layouts.conjunctive)
-            for load in loads
-            if load.policies in (1, 1000, most) and not load.addresses
-        ]
+        found += [Variant(layout="conjunctive flows", load=load, wiring=Wiring.BRIDGE, lay=layouts.conjunctive) for load in loads]
     for variant in ("legacy", "nft"):
         if f"iptables-{variant}" not in settings.backends:
             continue
         for name, lay in (("linear chains", layouts.linear(variant)), ("ipsets and chains", layouts.ipset_chains(variant))):
-            spread = [Load(policies=1), Load(policies=1000, endpoints=250), Load(policies=1000, endpoints=10, spread=False)]
-            if full and variant == "legacy":  # nft's take minutes to load
-                spread.append(Load(policies=most, endpoints=250))
-            found += [Variant(layout=f"{name}, {variant}", load=load, lay=lay) for load in spread]
+            found += [Variant(layout=f"{name}, {variant}", load=load, lay=lay) for load in loads]
     if "iptables-legacy" in settings.backends:
         found.append(Variant(layout="queue to a program", load=Load(policies=1), lay=layouts.queue))
     return found

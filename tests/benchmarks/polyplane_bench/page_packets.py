@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from polyplane_bench.figures import Case, Figure, Result
-from polyplane_bench.tables import number, size, table
+from polyplane_bench.tables import number, ratio, size, spread, table
 
 _KINDS: Final = ("UDP", "TCP_RR", "TCP_CRR", "TCP_STREAM")
+_WHAT: Final = ("layout", "policies", "pods", "addresses")
 #: A packet with a thousand policies on its pod may cost so many times what it costs with one.
 FLAT: Final = 1.25
 
@@ -20,7 +21,7 @@ _ALTERNATIVES: Final = (
     "- *queue to a program*: the first packet of a connection goes to a program, which accepts it without looking anything up;",
     "- *conjunctive flows*: a clause each for peers, pod and port.",
     "",
-    "They let established connections pass before any policy, so TCP_RR and TCP_STREAM never meet one there.",
+    "They have rules for the pods that policies select and no others, and let established connections pass before any policy, so TCP_RR and TCP_STREAM never meet one there.",
     "polyplane's default looks at every packet of the original direction again, and so cuts what is no longer allowed.",
 )
 
@@ -50,6 +51,12 @@ def lines(result: Result, charts_in: str) -> list[str]:
         "### A thousand policies on one pod",
         "",
         *_flat(result),
+        "",
+        "### How many a second",
+        "",
+        "The same traffic by the clock: one thread plays both ends, and shares the machine with whoever else uses it.",
+        "",
+        *_rates(result),
     ]
 
 
@@ -78,10 +85,25 @@ def _table(result: Result, wiring: str) -> list[str]:
     for case in rows(result, wiring):
         cells = [_cell(result, kind, wiring, case) for kind in _KINDS]
         load = result.one("load", **case)
-        what = f"{size(int(case['policies']))} {case['placed'] if int(case['policies']) > 1 else ''}".strip()
-        addresses = size(int(case["addresses"])) if case["addresses"] else "–"
-        written.append((str(case["layout"]), what, str(case["endpoints"]), addresses, *cells, number(load.median) if load else "–"))
-    return table(("layout", "policies", "pods", "addresses", *(f"{kind}" for kind in _KINDS), "load, s"), written)
+        written.append((*_what(case), *cells, number(load.median) if load else "–"))
+    return table((*_WHAT, *_KINDS, "load, s"), written)
+
+
+def _rates(result: Result) -> list[str]:
+    """Return the same traffic by the clock, both wirings in one table."""
+    written = [
+        (wiring, *_what(case), *(spread(result.one(f"{kind}, rate", **case)) for kind in _KINDS))
+        for wiring in ("routed", "bridge")
+        for case in rows(result, wiring)
+    ]
+    return table(("wiring", *_WHAT, "datagrams/s", "TCP_RR/s", "TCP_CRR/s", "Gbit/s"), written)
+
+
+def _what(case: Case) -> tuple[str, str, str, str]:
+    """Name a case in the columns `_WHAT`."""
+    placed = f" {case['placed']}" if int(case["policies"]) > 1 else ""
+    addresses = size(int(case["addresses"])) if case["addresses"] else "–"
+    return str(case["layout"]), f"{size(int(case['policies']))}{placed}", str(case["endpoints"]), addresses
 
 
 def _cell(result: Result, kind: str, wiring: str, case: Case) -> str:
@@ -91,20 +113,21 @@ def _cell(result: Result, kind: str, wiring: str, case: Case) -> str:
     return f"**{figure.median / none.median:.2f}** {number(figure.median)} ({number(figure.p25)}–{number(figure.p75)})"
 
 
-def one_policy(result: Result, layout: str) -> Figure | None:
-    """Return the cost of a datagram with one policy on ten pods."""
-    return result.one("UDP, CPU", layout=layout, policies=1, endpoints=10, addresses=0)
+def with_one_policy(result: Result, layout: str, kind: str = "UDP") -> Figure | None:
+    """Return the cost with one policy on ten pods."""
+    return result.one(f"{kind}, CPU", layout=layout, policies=1, endpoints=10, addresses=0)
+
+
+def with_many_on_one_pod(result: Result, layout: str, kind: str = "UDP") -> Figure | None:
+    """Return the cost with a thousand policies that all select the receiver."""
+    return result.one(f"{kind}, CPU", layout=layout, placed="one pod")
 
 
 def _flat(result: Result) -> list[str]:
     layouts = list(dict.fromkeys(str(figure.case["layout"]) for figure in result.find("UDP, CPU", placed="one pod")))
-    written = []
-    for layout in layouts:
-        cells = []
-        for kind in _KINDS:
-            one = result.one(f"{kind}, CPU", layout=layout, policies=1, endpoints=10, addresses=0)
-            many = result.one(f"{kind}, CPU", layout=layout, placed="one pod")
-            cells.append(f"{many.median / one.median:.2f}" if one and many else "–")
-        written.append((layout, *cells))
+    written = [
+        (layout, *(ratio(with_many_on_one_pod(result, layout, kind), with_one_policy(result, layout, kind)) for kind in _KINDS))
+        for layout in layouts
+    ]
     says = f"Cost of 1 000 policies that all select the receiver, as a ratio to one policy. Target for nftables, eBPF and Open vSwitch: at most {FLAT}; iptables renders the rules themselves and grows with them."
     return [says, "", *table(("layout", *_KINDS), written)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from polyplane_bench.figures import Result, median
-from polyplane_bench.page_packets import FLAT
+from polyplane_bench.page_packets import FLAT, with_many_on_one_pod, with_one_policy
 from polyplane_bench.tables import number, size, table
 
 #: At 100,000 pods and 10,000 policies.
@@ -35,8 +35,7 @@ def _rows(results: Mapping[str, Result]) -> Iterator[tuple[str, float, float]]:
         yield from _core(results["core"])
     if "packets" in results:
         for backend in ("nftables", "ebpf", "ovs"):
-            one = results["packets"].one("UDP, CPU", layout=backend, policies=1, endpoints=10, addresses=0)
-            many = results["packets"].one("UDP, CPU", layout=backend, placed="one pod")
+            one, many = with_one_policy(results["packets"], backend), with_many_on_one_pod(results["packets"], backend)
             if one and many:
                 yield f"{backend}: a datagram with 1 000 policies on its pod, to one policy", FLAT, many.median / one.median
     if "churn" in results:

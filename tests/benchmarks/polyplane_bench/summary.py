@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from polyplane_bench.figures import Figure, Result, median
+from polyplane_bench.page_packets import with_many_on_one_pod, with_one_policy
 from polyplane_bench.settings import BACKENDS
-from polyplane_bench.tables import number, size, table
+from polyplane_bench.tables import number, ratio, size, table
 
 
 def lines(results: Mapping[str, Result]) -> list[str]:
@@ -67,11 +68,11 @@ def _backend(results: Mapping[str, Result], backend: str) -> list[str]:
     none = packets.one("UDP, CPU", layout="none", wiring="bridge" if backend == "ovs" else "routed")
     spread = [one for one in packets.find("UDP, CPU", layout=backend, placed="spread", addresses=0) if one.case["policies"]]
     found = [
-        packets.one("UDP, CPU", layout=backend, policies=1, endpoints=10, addresses=0),
-        packets.one("UDP, CPU", layout=backend, placed="one pod"),
+        with_one_policy(packets, backend),
+        with_many_on_one_pod(packets, backend),
         max(spread, key=lambda one: one.case["policies"], default=None),
     ]
-    cells = [f"{figure.median / none.median:.2f}" if figure and none else "–" for figure in found]
+    cells = [ratio(figure, none) for figure in found]
     most = max((int(figure.case["policies"]) for figure in events.find("event to wire", backend=backend)), default=0)
     for rate in sorted({int(figure.case["rate"]) for figure in events.find("event to wire")}):
         every = [figure.median for figure in events.find("event to wire", backend=backend, rate=rate, policies=most)]
