@@ -27,11 +27,9 @@ from polyplane.ir.cidr import Cidr
 from polyplane.ir.evaluate import Packet, Verdict, evaluate
 from polyplane.ir.members import Members
 from polyplane.ir.program import EMPTY, Endpoint, EndpointId, Program
-from polyplane.plugins import load_backend
 from polyplane.reconcile.diff import diff
-from polyplane_bench.packets import CLIENT, SERVER, TOPOLOGY
-from polyplane_bench.traffic import KINDS, Wire, cpu_of, pid_in
-from polyplane_conformance.sandbox import Sandbox, Wiring
+from polyplane_bench.packets import CLIENT, SERVER, plane, wired
+from polyplane_bench.traffic import KINDS, Wire
 from polyplane_iptables.layout import Layout as IptablesLayout
 from polyplane_nftables.layout import Layout as NftablesLayout
 from polyplane_ovs.layout import Layout as OvsLayout
@@ -220,18 +218,11 @@ def on_wire(policies: int, *, of_others: bool) -> Program:
 
 
 @contextmanager
-def wired(backend: str, program: Program) -> Iterator[Wire]:
-    name, _, variant = backend.partition("-")
-    with ExitStack() as stack:
-        sandbox = stack.enter_context(Sandbox.build(TOPOLOGY, Wiring.BRIDGE if name == "ovs" else Wiring.ROUTED))
-        plane = load_backend(name, sandbox.backend_options() | ({"variant": variant} if variant else {}))
-        stack.callback(plane.teardown)
-        plane.apply(diff(EMPTY, program))
-        switches = [pid_in(switch.directory / "ovs-vswitchd.pid") for switch in sandbox.switches.values()]
-        helpers = lambda: sum(map(cpu_of, switches))  # noqa: E731 (a closure in one line)
-        wire = Wire.open(sandbox.netns(CLIENT.id), sandbox.netns(SERVER.id), SERVER.addresses[0], helpers=helpers)
-        stack.callback(wire.close)
-        yield wire
+def enforced(backend: str, wanted: Program) -> Iterator[Wire]:
+    with plane(backend) as (sandbox, made):
+        made.apply(diff(EMPTY, wanted))
+        with wired(sandbox) as wire:
+            yield wire
 
 
 @pytest.mark.netns
@@ -244,7 +235,7 @@ def test_traffic_costs_the_same(backend: str, recorder: Any) -> None:
     best: dict[tuple[int, str], float] = {}
     with ExitStack() as stack:
         sizes = (SIZES[0], SIZES[-1])
-        wires = [stack.enter_context(wired(backend, on_wire(policies, of_others=of_others))) for policies in sizes]
+        wires = [stack.enter_context(enforced(backend, on_wire(policies, of_others=of_others))) for policies in sizes]
         for _ in range(30):
             for policies, wire in zip(sizes, wires, strict=True):
                 for kind in kinds:

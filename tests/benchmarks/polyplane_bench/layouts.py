@@ -112,9 +112,10 @@ def _isolated(load: Load, server: Pod) -> list[Pod]:
     return [pod for pod in (*others(load), server) if pod.id in selected]
 
 
-def own_options(sandbox: Sandbox, variant: str) -> dict[str, object]:
-    """Return the options of the iptables backend besides those of the sandbox: a lock that nobody else on this machine waits for."""
-    return {"variant": variant, "lock_file": _lock_file(sandbox)} if variant else {}
+def own(sandbox: Sandbox, layout: str) -> tuple[str, dict[str, object]]:
+    """Return a backend's name and options for a sandbox; for a variant of iptables with a lock that nobody else here waits for."""
+    name, _, variant = layout.partition("-")
+    return name, sandbox.backend_options() | ({"variant": variant, "lock_file": _lock_file(sandbox)} if variant else {})
 
 
 def tidy(sandbox: Sandbox) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from polyplane.ir.program import EMPTY
-from polyplane.plugins import load_backend
+from polyplane.plugins import Dataplane, load_backend
 from polyplane.reconcile.diff import diff
 from polyplane_bench import layouts
 from polyplane_bench.figures import Figure, Samples
@@ -59,8 +59,7 @@ def variants(settings: Settings) -> list[Variant]:
     if full:
         loads += [Load(policies=10_000, endpoints=250), Load(policies=1, addresses=100_000)]
     for backend in settings.backends:
-        wiring = Wiring.BRIDGE if backend == "ovs" else Wiring.ROUTED
-        found += [Variant(layout=backend, load=load, wiring=wiring) for load in loads]
+        found += [Variant(layout=backend, load=load, wiring=wiring_of(backend)) for load in loads]
     # What stands beside the backends has no rules for pods that no policy selects.
     loads = [load for load in loads if load.policies > 1 or (load.policies and load.endpoints == Load().endpoints)]
     if "ovs" in settings.backends:
@@ -76,29 +75,54 @@ def variants(settings: Settings) -> list[Variant]:
     return found
 
 
+def wiring_of(backend: str) -> Wiring:
+    """Return how pods are attached to what a backend programs."""
+    return Wiring.BRIDGE if backend == "ovs" else Wiring.ROUTED
+
+
+def ends() -> tuple[Pod, Pod]:
+    """Return client and server as the node sees them."""
+    client, server = (Pod(id=spec.id, interface=spec.host_interface, address=spec.addresses[0]) for spec in (CLIENT, SERVER))
+    return client, server
+
+
+@contextmanager
+def plane(backend: str) -> Iterator[tuple[Sandbox, Dataplane]]:
+    """Build a node for a backend; yield both. What the backend has made there is removed at the end."""
+    with ExitStack() as stack:
+        sandbox = stack.enter_context(Sandbox.build(TOPOLOGY, wiring_of(backend)))
+        stack.callback(layouts.tidy, sandbox)
+        made = load_backend(*layouts.own(sandbox, backend))
+        stack.callback(made.teardown)
+        yield sandbox, made
+
+
+@contextmanager
+def wired(sandbox: Sandbox, others: Collection[int] = ()) -> Iterator[Wire]:
+    """Connect a node's pods; ``others`` are processes that handle packets besides the kernel and the node's switch."""
+    wire = Wire.open(sandbox.netns(CLIENT.id), sandbox.netns(SERVER.id), SERVER.addresses[0], helpers=_helpers(sandbox, others))
+    with closing(wire):
+        yield wire
+
+
 @contextmanager
 def node(variant: Variant) -> Iterator[tuple[Wire, float]]:
     """Build the node of a variant, lay out its rules, connect its pods; yield the traffic and the seconds that loading took."""
+    client, server = ends()
     with ExitStack() as stack:
-        sandbox = stack.enter_context(Sandbox.build(TOPOLOGY, variant.wiring))
-        stack.callback(layouts.tidy, sandbox)
-        client, server = (Pod(id=spec.id, interface=spec.host_interface, address=spec.addresses[0]) for spec in (CLIENT, SERVER))
-        began = time.monotonic()
         others: Collection[int] = ()
-        if variant.lay is not None:
-            others = variant.lay(sandbox, variant.load, client, server)
-        else:
-            name, _, choice = variant.layout.partition("-")
-            options = sandbox.backend_options() | layouts.own_options(sandbox, choice)
-            backend = load_backend(name, options)
-            stack.callback(backend.teardown)
+        if variant.lay is None:
             wanted = program(variant.load, client, server)
+            sandbox, backend = stack.enter_context(plane(variant.layout))
             began = time.monotonic()
             backend.apply(diff(EMPTY, wanted))
+        else:
+            sandbox = stack.enter_context(Sandbox.build(TOPOLOGY, variant.wiring))
+            stack.callback(layouts.tidy, sandbox)
+            began = time.monotonic()
+            others = variant.lay(sandbox, variant.load, client, server)
         seconds = time.monotonic() - began
-        wire = Wire.open(sandbox.netns(CLIENT.id), sandbox.netns(SERVER.id), server.address, helpers=_helpers(sandbox, others))
-        stack.callback(wire.close)
-        yield wire, seconds
+        yield stack.enter_context(wired(sandbox, others)), seconds
 
 
 def _helpers(sandbox: Sandbox, others: Collection[int]) -> Callable[[], float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from polyplane.ir.cidr import Cidr
@@ -150,3 +150,10 @@ def _tier(policies: list[PolicyId]) -> Tier:
         isolation=Isolation(id=_ISOLATION, origins=(origin,)),
         exempts_self=True,
     )
+
+
+def grown(base: Program) -> Program:
+    """Return a program with one address more in its first set."""
+    first = base.sets[min(base.sets)]
+    members = first.members.changed(added=[Cidr.parse(peer_address(1 << 17))])
+    return replace(base, sets={**base.sets, first.id: replace(first, members=members)})

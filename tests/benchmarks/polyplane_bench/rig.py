@@ -17,12 +17,12 @@ from typing import Any, Final, NamedTuple, Self
 
 from polyplane.plugins import load_backend
 from polyplane_bench.cluster import Raw
-from polyplane_bench.layouts import own_options, tidy
-from polyplane_bench.packets import CLIENT, SERVER, TOPOLOGY
+from polyplane_bench.layouts import own, tidy
+from polyplane_bench.packets import CLIENT, SERVER, TOPOLOGY, wiring_of
 from polyplane_bench.probe import Probe
 from polyplane_bench.traffic import PORT, cpu_of
 from polyplane_conformance.apiserver import ApiServer
-from polyplane_conformance.sandbox import Sandbox, Wiring
+from polyplane_conformance.sandbox import Sandbox
 
 #: Remote pods, and the groups of ten they are in: whom the policies admit.
 REMOTE: Final = 1000
@@ -52,14 +52,12 @@ class Rig:
         self.backend = backend
         self._stack = stack
         self._settings = settings or {}
-        wiring = Wiring.BRIDGE if backend == "ovs" else Wiring.ROUTED
-        self.sandbox: Final = stack.enter_context(Sandbox.build(TOPOLOGY, wiring))
+        self.sandbox: Final = stack.enter_context(Sandbox.build(TOPOLOGY, wiring_of(backend)))
         stack.callback(tidy, self.sandbox)
         self.server: Final = stack.enter_context(ApiServer())
         self._directory: Final = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self._kubeconfig: Final = self.server.kubeconfig(self._directory / "kubeconfig")
-        name, _, variant = backend.partition("-")
-        options = self.sandbox.backend_options() | own_options(self.sandbox, variant)
+        name, options = own(self.sandbox, backend)
         self._config = {"backend": name, "backend_options": {name: options}, "node": TOPOLOGY.node.name}
         self._config |= {"source_options": {"kubernetes": {"kubeconfig": str(self._kubeconfig)}}, **self._settings}
         stack.callback(lambda: load_backend(name, options).teardown())
