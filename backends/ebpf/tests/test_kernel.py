@@ -18,6 +18,7 @@ from ebpf_cases import CLIENT, DNS, ECHO, ISOLATION, SERVER, SMALL, WEB, made, s
 from pyroute2 import IPRoute
 from structlog.testing import capture_logs
 
+from polyplane.backend_kit.namespaces import in_namespace
 from polyplane.errors import ApplyError, BackendUnavailable, ConfigError
 from polyplane.hookspecs import PacketEvent, PacketEventKind
 from polyplane.ir.cidr import Cidr
@@ -322,7 +323,7 @@ def test_answering_programs_come_and_go_beside_others(node: str, attach: str, wa
     path = f"/run/netns/{node}"
     number = namespace.interfaces(path)["veth-s"]
     other = syscall.load_program(ProgramType.SCHED_CLS, BYSTANDER, name="bystander")
-    link = namespace.inside(path, lambda: syscall.link_tcx(other, number, way))
+    link = in_namespace(path, lambda: syscall.link_tcx(other, number, way))
 
     def add_filter() -> None:
         with IPRoute() as route:
@@ -333,20 +334,20 @@ def test_answering_programs_come_and_go_beside_others(node: str, attach: str, wa
         with IPRoute() as route:
             return filters(route, number, parent)
 
-    namespace.inside(path, add_filter)
+    in_namespace(path, add_filter)
     held = backend(node, attach=attach)
     program, quiet = wired(made(WEB, options=REJECT)), wired(made(WEB))
     assert held.polyplane_apply(start(program)).detail["answers"] == 4
     assert held.polyplane_audit(program) == []
     assert held.polyplane_apply(start(program)).operations == 0
-    assert len(namespace.inside(path, found)) == (2 if attach == "clsact" else 1)
+    assert len(in_namespace(path, found)) == (2 if attach == "clsact" else 1)
     subprocess.run(["ip", "-n", node, "link", "add", "late", "type", "veth", "peer", "name", "late-in"], check=True)
     assert sorted(drift.subject for drift in held.polyplane_audit(program)) == ["answers on late", "answers on late-in"]
     assert held.polyplane_apply(start(program)).operations == 2
     assert backend(node, attach=attach).polyplane_apply(start(program)).operations == 0
     held.polyplane_apply(diff(program, quiet))
     assert held.polyplane_audit(quiet) == []
-    assert list(namespace.inside(path, found)) == [(3, 1)]
+    assert list(in_namespace(path, found)) == [(3, 1)]
     assert syscall.link_info(link).detail[0] == number
     os.close(link)
     os.close(other)

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_programs import programs
 
+from polyplane.backend_kit.deltas import whole
 from polyplane.ir.program import Program
 from polyplane.reconcile.diff import diff
-from polyplane_ebpf.layout import Layout, whole
+from polyplane_ebpf.layout import Layout
 
 
 @settings(max_examples=50, deadline=None)

@@ -10,10 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ir_programs import programs
 
+from polyplane.backend_kit.deltas import whole
 from polyplane.ir.evaluate import Decision, Packet, evaluate
 from polyplane.ir.program import DenyAction, Established, Match, Options, PortRange, Program
 from polyplane.ir.text import parse_program, print_program
-from polyplane_ebpf.layout import Layout, whole
+from polyplane_ebpf.layout import Layout
 from polyplane_ebpf.maps import LOGS
 from polyplane_ebpf.readback import program_of
 

@@ -19,7 +19,8 @@ from typing import Any, Final, NamedTuple
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from polyplane_ebpf import detect, namespace, owned, syscall
+from polyplane.backend_kit.namespaces import in_namespace
+from polyplane_ebpf import detect, owned, syscall
 from polyplane_ebpf.kernel import ANSWER, REFUSE, Kernel
 from polyplane_ebpf.syscall import AttachType
 
@@ -71,9 +72,7 @@ class Answers:
         if new:
             programs = {side: self._program(place.function) for side, place in _SIDES.items()}
             try:
-                operations += sum(
-                    namespace.inside(self._kernel.options.netns, lambda: [self._attach(programs, ifindex) for ifindex in new])
-                )
+                operations += sum(in_namespace(self._kernel.options.netns, lambda: [self._attach(programs, ifindex) for ifindex in new]))
             finally:
                 for program in programs.values():
                     os.close(program)
@@ -94,7 +93,7 @@ class Answers:
 
     def devices(self) -> dict[int, str]:
         """Return the Ethernet devices of the node, by number."""
-        return namespace.inside(self._kernel.options.netns, _devices)
+        return in_namespace(self._kernel.options.netns, _devices)
 
     def remove(self) -> int:
         """Detach everywhere."""
@@ -116,7 +115,7 @@ class Answers:
         if not self._by_link:
             marked = [ifindex for _, how, ifindex, _, _ in pins if how == "clsact"]
             wanted = [(place.parent, self._filter_name(place.function)) for place in _SIDES.values()]
-            return namespace.inside(self._kernel.options.netns, partial(_with_filters, marked, wanted)) if marked else set()
+            return in_namespace(self._kernel.options.netns, partial(_with_filters, marked, wanted)) if marked else set()
         sides = Counter(ifindex for pin, how, ifindex, _, tag in pins if how == "tcx" and tag == self._kernel.tag() and _is_alive(pin))
         return {ifindex for ifindex, count in sides.items() if count == len(_SIDES)}
 
@@ -176,7 +175,7 @@ class Answers:
             if how == "clsact":
                 made = pin.readlink().name == "yes"
                 with contextlib.suppress(FileNotFoundError):  # the namespace may be gone, and its devices with it
-                    namespace.inside(self._kernel.options.netns, partial(_remove_filters, ifindex, with_parent=made))
+                    in_namespace(self._kernel.options.netns, partial(_remove_filters, ifindex, with_parent=made))
             pin.unlink()
             gone = 1
         return gone

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Final
 
+from polyplane.backend_kit.deltas import whole
 from polyplane.errors import ApplyError, BackendUnavailable
 from polyplane.hookspecs import Applied, Drift, Fill, PacketEvent, RuleCount, hookimpl
 from polyplane.ir.delta import Delta
@@ -22,7 +23,7 @@ from polyplane_ebpf.encode import EndpointValue
 from polyplane_ebpf.events import Events
 from polyplane_ebpf.instance import NAME
 from polyplane_ebpf.kernel import Kernel
-from polyplane_ebpf.layout import Layout, whole
+from polyplane_ebpf.layout import Layout
 from polyplane_ebpf.maps import DEFINED, SPECS
 from polyplane_ebpf.options import EbpfOptions
 from polyplane_ebpf.readback import program_of

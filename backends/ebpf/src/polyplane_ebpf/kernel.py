@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from polyplane.backend_kit.namespaces import in_namespace
 from polyplane.errors import ApplyError, BackendUnavailable
 from polyplane_ebpf import bytecode, namespace, owned, syscall
 from polyplane_ebpf.btf import read_types
@@ -56,7 +57,7 @@ class Kernel(Maps):
         directory = self.place.directory
         missing = [name for name in self.wanted_links() if self._fresh or not (directory / name).exists()]
         if probe and len(missing) < len(self.wanted_links()):
-            dead = namespace.inside(self.options.netns, self._dead_links)
+            dead = in_namespace(self.options.netns, self._dead_links)
             missing += [name for name in dead if name not in missing]
         return missing
 
@@ -124,7 +125,7 @@ class Kernel(Maps):
             wanted = self.wanted_links()
             for name in missing:
                 family, hook = wanted[name]
-                link = namespace.inside(self.options.netns, partial(self._link, programs[HOOKS[hook]], family, hook))
+                link = in_namespace(self.options.netns, partial(self._link, programs[HOOKS[hook]], family, hook))
                 (directory / name).unlink(missing_ok=True)  # of a link that is attached no more
                 syscall.pin(link, str(directory / name))
                 os.close(link)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from polyplane.errors import InvalidProgram
-from polyplane.ir.delta import Delta, Operation, PutEndpoint, PutNode, PutPolicy, PutSet, RemoveEndpoint, RemovePolicy, RemoveSet
+from polyplane.ir.delta import Delta, Operation, PutEndpoint, RemoveEndpoint, RemovePolicy, RemoveSet
 from polyplane.ir.program import EMPTY, DenyAction, Direction, Endpoint, EndpointId, Established, Program, digest
 from polyplane.ir.tabulate import ClassId, StackTables, Tabulated, Tabulator
 from polyplane_ebpf import encode
@@ -228,12 +228,3 @@ def _set(changes: Changes, name: str, key: bytes, class_id: ClassId | None) -> N
         changes.delete(name, key)
     else:
         changes.put(name, key, encode.class_value(encode.number_of(class_id)))
-
-
-def whole(program: Program) -> Delta:
-    """Return the delta that brings a program about from nothing."""
-    operations: list[Operation] = [PutNode(program.node_addresses, program.options)]
-    operations += [PutSet(program.sets[name]) for name in sorted(program.sets)]
-    operations += [PutPolicy(program.policies[name]) for name in sorted(program.policies)]
-    operations += [PutEndpoint(program.endpoints[name]) for name in sorted(program.endpoints)]
-    return Delta(base=EMPTY, target=program, operations=tuple(operations))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Final, TypeGuard
+from typing import Final
 
+from polyplane.backend_kit.options import is_int, netns_option, refuse_unknown
 from polyplane.errors import ConfigError
 from polyplane_ebpf.maps import SPECS
 
@@ -23,10 +23,9 @@ class EbpfOptions:
 
     ``netns``: path of the network namespace to work in, default the process's own. ``instance``: name of what is ours in the BPF
     file system ``bpffs``, default made from the namespace's number. ``priority``: of our hooks in netfilter, between translation
-    of destinations (-100) and of sources (100). ``events``: events per second and processor. ``attach``: how the program that answers refused packets
-    is attached, ``auto``, ``tcx`` or ``clsact``. ``bytecode``: ``auto``, ``prebuilt``
-    (as it came with polyplane) or ``compile`` (by bcc, here). ``state``: directory for compiled bytecode. ``sizes``: entries of
-    maps, by map.
+    of destinations (-100) and of sources (100). ``events``: events per second and processor. ``attach``: how the programs that
+    answer refused packets are attached, ``auto``, ``tcx`` or ``clsact``. ``bytecode``: ``auto``, ``prebuilt`` (as it came with
+    polyplane) or ``compile`` (by bcc, here). ``state``: directory for compiled bytecode. ``sizes``: entries of maps, by map.
     """
 
     netns: str | None = None
@@ -45,57 +44,43 @@ class EbpfOptions:
 
         :raises ConfigError: naming the key and what it may be
         """
-        known = [option.name for option in fields(cls) if option.name != "sizes"] + sorted(SIZES)
-        for key in options:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-                raise ConfigError(f"{_WHERE} {key}: there is no such option; {remedy}")
-        netns = options.get("netns")
-        if netns is not None and not (isinstance(netns, str) and netns.startswith("/")):
-            raise ConfigError(f"{_WHERE} netns: {netns!r} is no absolute path; give one such as /run/netns/NAME")
+        defaults = {option.name: option.default for option in fields(cls) if option.name != "sizes"}
+        refuse_unknown(_WHERE, options, [*defaults, *sorted(SIZES)])
         instance = options.get("instance")
         if instance is not None and not (isinstance(instance, str) and _INSTANCE.fullmatch(instance)):
             raise ConfigError(f"{_WHERE} instance: {instance!r} is no usable name; take up to 63 letters, digits, - and _, a letter first")
+        given = {**defaults, **options}
         return cls(
-            netns=netns,
+            netns=netns_option(_WHERE, options.get("netns")),
             instance=instance,
-            bpffs=_path(options, "bpffs", cls),
-            priority=_number(options, "priority", cls, -99, 99),
-            events=_number(options, "events", cls, 0, 1_000_000),
-            attach=_choice(options, "attach", ("auto", "tcx", "clsact")),
-            bytecode=_choice(options, "bytecode", ("auto", "prebuilt", "compile")),
-            state=_path(options, "state", cls),
-            sizes={SIZES[key]: _number({key: value}, key, None, 1, 1 << 26) for key, value in options.items() if key in SIZES},
+            bpffs=_path(given, "bpffs"),
+            priority=_number(given, "priority", -99, 99),
+            events=_number(given, "events", 0, 1_000_000),
+            attach=_choice(given, "attach", ("auto", "tcx", "clsact")),
+            bytecode=_choice(given, "bytecode", ("auto", "prebuilt", "compile")),
+            state=_path(given, "state"),
+            sizes={SIZES[key]: _number(options, key, 1, 1 << 26) for key in options if key in SIZES},
         )
 
 
-def _default(cls: type[EbpfOptions] | None, key: str) -> object:
-    return next((option.default for option in fields(cls) if option.name == key), None) if cls else None
-
-
 def _choice(options: Mapping[str, object], key: str, choices: tuple[str, ...]) -> str:
-    value = options.get(key, choices[0])
+    value = options[key]
     if value not in choices:
         raise ConfigError(f"{_WHERE} {key}: {value!r} is none of {', '.join(choices)}")
     return str(value)
 
 
-def _path(options: Mapping[str, object], key: str, cls: type[EbpfOptions]) -> str:
-    value = options.get(key, _default(cls, key))
+def _path(options: Mapping[str, object], key: str) -> str:
+    value = options[key]
     if not isinstance(value, str) or not value.startswith("/"):
         raise ConfigError(f"{_WHERE} {key}: {value!r} is no absolute path")
     return value
 
 
-def _number(options: Mapping[str, object], key: str, cls: type[EbpfOptions] | None, least: int, most: int) -> int:
-    value = options.get(key, _default(cls, key))
+def _number(options: Mapping[str, object], key: str, least: int, most: int) -> int:
+    value = options[key]
     if isinstance(value, str) and value.lstrip("-").isdecimal():
         value = int(value)  # as a command line gives it
-    if not (_is_int(value) and least <= value <= most):
+    if not (is_int(value) and least <= value <= most):
         raise ConfigError(f"{_WHERE} {key}: {value!r} is not a number from {least} to {most}")
     return value
-
-
-def _is_int(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)

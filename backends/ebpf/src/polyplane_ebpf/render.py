@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from polyplane.backend_kit.deltas import whole
 from polyplane.ir.delta import Delta
 from polyplane.ir.program import EMPTY, Program
 from polyplane.ir.program import Options as ProgramOptions
 from polyplane_ebpf.changes import Changes
 from polyplane_ebpf.decode import describe
 from polyplane_ebpf.encode import Settings
-from polyplane_ebpf.layout import Layout, whole
+from polyplane_ebpf.layout import Layout
 from polyplane_ebpf.options import EbpfOptions
 
 
