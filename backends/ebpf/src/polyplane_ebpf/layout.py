@@ -37,7 +37,7 @@ class Layout:
         self._tabulators: Final = {direction: Tabulator(direction) for direction in Direction}
         paths = Paths()
         self._rows: Final = {direction: Rows(paths) for direction in Direction}
-        #: Map and key of each entry about an endpoint, and whose entry each of them is: the last of the list's.
+        #: Map and key of each entry about an endpoint, and which endpoints claim each of them.
         self._places: Final[dict[EndpointId, tuple[tuple[str, bytes], ...]]] = {}
         self._holders: Final[dict[tuple[str, bytes], list[EndpointId]]] = {}
 
@@ -147,12 +147,14 @@ class Layout:
                     places[place] = None
         for place in places:
             holders = self._holders[place]
-            if holders:
-                # Two pods may have one address for a moment; whose policy counts must not depend on who came last.
-                changes.put(*place, self.value_of(program.endpoints[max(holders)]).pack())
+            if not holders:
+                del self._holders[place]
+            # Of several claims to one interface all but one are wrong, and none may take another pod's policy away: all go by their
+            # addresses then. Two pods may have one address for a moment; it is the first one's by name, whoever came last.
+            if holders and (place[0] != "interfaces" or len(holders) == 1):
+                changes.put(*place, self.value_of(program.endpoints[min(holders)]).pack())
             else:
                 changes.delete(*place)
-                del self._holders[place]
 
     def value_of(self, endpoint: Endpoint) -> EndpointValue:
         """Return what the maps say about an endpoint."""
