@@ -1,7 +1,8 @@
 """What is ours in the BPF file system, and under which names. Everything we make is pinned there, and nothing else is ours.
 
-``<bpffs>/polyplane/v<layout>/<instance>/`` holds ``map_<name>``, ``program_<function>_<tag>`` and
-``link_<family>_<hook>_<namespace>_<tag>``, ``tcx_<device>_<tag>`` or ``clsact_<device>``, and ``name``. A directory ``new-<instance>`` beside it is one that is being made.
+``<bpffs>/polyplane/v<layout>/<instance>/`` holds ``map_<name>``, ``program_<function>_<tag>``, ``link_<family>_<hook>_<namespace>_<tag>``,
+where packets are answered ``tcx_<device>_<side>_<tag>`` or ``clsact_<device>``, and ``name``, if the namespace has one. A directory
+``new-<instance>`` beside it is one that is being made.
 """
 
 from __future__ import annotations
