@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, IPv6
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, IPv6, IPv6ExtHdrHopByHop
 from scapy.layers.l2 import ARP, Ether
 from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
@@ -50,6 +50,15 @@ def test_tcp_is_reset(network: Packet) -> None:
     assert lonely is not None
     assert (lonely[TCP].ack, lonely[TCP].flags) == (1000, "RA")
     assert answer(network / TCP(flags="R")) is None
+
+
+def test_extension_headers_hide_nothing() -> None:
+    hidden = V6 / IPv6ExtHdrHopByHop()
+    reset = answer(hidden / TCP(sport=1000, dport=80, seq=7, flags="S"))
+    assert reset is not None
+    assert (reset[TCP].dport, reset[TCP].ack, reset[TCP].flags) == (1000, 8, "RA")
+    assert answer(hidden / UDP(sport=5, dport=53)) is not None
+    assert answer(hidden / ICMPv6DestUnreach() / V6) is None
 
 
 def test_others_are_told_that_it_is_prohibited() -> None:

@@ -9,6 +9,9 @@ from dataclasses import replace
 import pytest
 from backend_programs import IN, admin, endpoint, isolated, policy, program, rule
 from ovs_sandbox import backend_of, door, eventually, outcomes
+from scapy.layers.inet import UDP
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
+from scapy.layers.l2 import Ether
 
 from polyplane.hookspecs import PacketEvent, PacketEventKind
 from polyplane.ir.features import Feature
@@ -17,8 +20,13 @@ from polyplane.reconcile.diff import diff
 from polyplane_conformance.probe.model import Outcome, Probe, Traffic
 from polyplane_conformance.sandbox import Sandbox
 from polyplane_conformance.sandbox.services import Service
+from polyplane_ovs import fields
 from polyplane_ovs.backend import OvsBackend
 from polyplane_ovs.kernel import _RATE
+from polyplane_ovs.openflow import PacketIn
+from polyplane_ovs.options import OvsOptions
+from polyplane_ovs.owned import Stage, cookie
+from polyplane_ovs.told import Told
 
 pytestmark = pytest.mark.netns
 
@@ -146,3 +154,16 @@ def test_without_a_watcher_there_is_nobody_to_answer(sandbox: Sandbox) -> None:
     backend.polyplane_apply(diff(EMPTY, wanted))
     assert outcomes(sandbox) == {"x/b": True, "x/c": False}
     assert not backend_of(sandbox).polyplane_capabilities().unsupported
+
+
+@pytest.mark.parametrize("reply", [False, True])
+def test_the_source_port_is_behind_all_headers(*, reply: bool) -> None:
+    """It is no part of what decides, so the switch tells it by the packet alone; of a later fragment nobody knows it."""
+    options, registers = OvsOptions.parse({}), [0] * 16
+    registers[fields.KEY], registers[fields.FLAGS] = 17 << 16 | 53, fields.REPLY * reply
+    ends = Ether() / IPv6(src="fd00::1", dst="fd00::2") / IPv6ExtHdrHopByHop()
+    datagram = UDP(sport=53 if reply else 5000, dport=5000 if reply else 53)
+    told = Told(options)
+    for packet in (ends / datagram, ends / IPv6ExtHdrFragment(offset=1, nh=17) / bytes(8)):
+        told.take(PacketIn(cookie(7), options.first_table + Stage.INGRESS, 1, tuple(registers), bytes(packet)), lambda *_: None)
+    assert [(event.source_port, event.port) for event in told.events()] == [(5000, 53), (0, 53)]

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from polyplane.backend_kit.namespaces import in_namespace
+from polyplane.backend_kit.packets import read_headers
 from polyplane.hookspecs import PacketEvent, PacketEventKind
-from polyplane.ir.cidr import Cidr, Family
-from polyplane.ir.program import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, Direction, IcmpType
+from polyplane.ir.program import Direction
 
 #: linux/netlink.h, linux/netfilter/nfnetlink.h and linux/netfilter/nfnetlink_log.h
 _NETLINK_NETFILTER: Final = 12
@@ -38,9 +38,6 @@ _TIMEOUT: Final = 10
 #: Events of one call; the kernel drops what does not fit into its buffer.
 _MOST: Final = 500
 _WORDS: Final = re.compile(r"polyplane (deny|log) (ingress|egress) ([0-9a-f]{8})")
-#: Extension headers that only lead to the next header: hop-by-hop, routing, destination options.
-_EXTENSIONS: Final = frozenset({0, 43, 60})
-_FRAGMENT: Final = 44
 
 
 class Listener:
@@ -122,42 +119,17 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 def parse_event(prefix: bytes, packet: bytes) -> PacketEvent | None:
     """Return what a logged packet says, None if it is not ours or its addresses cannot be read."""
     words = _WORDS.match(prefix.decode("ascii", "replace"))
-    if words is None or not packet:
+    headers = read_headers(packet)
+    if words is None or headers is None:
         return None
-    version = packet[0] >> 4
-    if version == Family.IPV4 and len(packet) >= 20:
-        source, destination, protocol = packet[12:16], packet[16:20], packet[9]
-        first = not struct.unpack_from(">H", packet, 6)[0] & 0x1FFF
-        payload = packet[(packet[0] & 15) * 4 :] if first else b""
-    elif version == Family.IPV6 and len(packet) >= 40:
-        source, destination = packet[8:24], packet[24:40]
-        protocol, payload = _last_header(packet[6], packet[40:])
-    else:
-        return None
-    ports = struct.unpack_from(">HH", payload) if protocol in PROTOCOLS_WITH_PORTS and len(payload) >= 4 else (0, 0)
-    icmp = IcmpType(payload[0], payload[1]) if protocol in (ICMP, ICMPV6) and len(payload) >= 2 else None
     return PacketEvent(
         kind=PacketEventKind(words[1]),
         rule_id=int(words[3], 16),
         direction=Direction(words[2]),
-        source=_host(version, source),
-        destination=_host(version, destination),
-        protocol=protocol,
-        source_port=ports[0],
-        port=ports[1],
-        icmp=icmp,
+        source=headers.source,
+        destination=headers.destination,
+        protocol=headers.protocol,
+        source_port=headers.ports[0],
+        port=headers.ports[1],
+        icmp=headers.icmp,
     )
-
-
-def _last_header(protocol: int, rest: bytes) -> tuple[int, bytes]:
-    """Follow IPv6's extension headers as far as they are there."""
-    while protocol in _EXTENSIONS and len(rest) >= 8:
-        protocol, rest = rest[0], rest[(rest[1] + 1) * 8 :]
-    if protocol == _FRAGMENT and len(rest) >= 8:
-        first = not struct.unpack_from(">H", rest, 2)[0] & 0xFFF8
-        protocol, rest = rest[0], rest[8:] if first else b""
-    return protocol, rest
-
-
-def _host(version: int, address: bytes) -> Cidr:
-    return Cidr(version, int.from_bytes(address, "big"), len(address) * 8)

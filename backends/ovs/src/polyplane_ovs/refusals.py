@@ -10,15 +10,16 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from polyplane.backend_kit.packets import read_headers
+
 _ETHERNET: Final = struct.Struct("!6s6sH")
 _IPV4, _IPV6 = 0x0800, 0x86DD
+_KINDS: Final = {4: _IPV4, 6: _IPV6}
 _TCP, _ICMP, _ICMPV6 = 6, 1, 58
 _FIN, _SYN, _RST, _ACK = 1, 2, 4, 16
 #: ICMP types that are errors themselves.
 _ERRORS: Final = frozenset({3, 4, 5, 11, 12})
 _FIRST_INFORMATIONAL: Final = 128
-_LATER_FRAGMENT: Final = 0x1FFF
-_FRAGMENT_HEADER: Final = 44
 _HOPS: Final = 64
 #: Type and code of "administratively prohibited".
 _PROHIBITED: Final = {_IPV4: (_ICMP, 3, 13), _IPV6: (_ICMPV6, 1, 1)}
@@ -33,50 +34,32 @@ def refusal(frame: bytes) -> bytes | None:
         return None
     target, sender, kind = _ETHERNET.unpack_from(frame)
     packet = frame[_ETHERNET.size :]
-    parts = _ipv4(packet) if kind == _IPV4 else _ipv6(packet) if kind == _IPV6 else None
-    if parts is None:
+    headers = read_headers(packet)
+    if headers is None or _KINDS[headers.source.family] != kind or headers.later_fragment or headers.length < 0:
         return None
-    source, destination, protocol, payload, length = parts
-    if protocol == _TCP:
-        segment = _reset(payload, length)
+    source, destination = (end.address.to_bytes(end.bits // 8, "big") for end in (headers.source, headers.destination))
+    if not (_is_one_station(kind, source) and _is_one_station(kind, destination)):
+        return None
+    payload = headers.payload[: headers.length]
+    if headers.protocol == _TCP:
+        segment = _reset(payload, headers.length)
         if segment is None:
             return None
         answer = _with_checksum(segment, 16, _pseudo(destination, source, _TCP, len(segment)))
         said = _TCP
     else:
         said, number, code = _PROHIBITED[kind]
-        if protocol == said and (not payload or _is_error(kind, payload[0])):
+        if headers.protocol == said and (not payload or _is_error(kind, payload[0])):
             return None
         message = struct.pack("!BBHI", number, code, 0, 0) + packet
         answer = _with_checksum(message, 2, _pseudo(destination, source, said, len(message)) if kind == _IPV6 else b"")
     return _ETHERNET.pack(sender, target, kind) + _header(kind, destination, source, said, len(answer)) + answer
 
 
-_Parts = tuple[bytes, bytes, int, bytes, int]
-
-
-def _ipv4(packet: bytes) -> _Parts | None:
-    """Return source, destination, protocol, payload as far as it is there, and how long it is in all."""
-    if len(packet) < 20 or packet[0] >> 4 != 4:
-        return None
-    total, fragment = struct.unpack_from("!H2xH", packet, 2)
-    header = (packet[0] & 15) * 4
-    source, destination = packet[12:16], packet[16:20]
-    if fragment & _LATER_FRAGMENT or header < 20 or total < header:
-        return None
-    if any(address[0] in {0, 127} or address[0] >= 224 for address in (source, destination)):
-        return None
-    return source, destination, packet[9], packet[header:total], total - header
-
-
-def _ipv6(packet: bytes) -> _Parts | None:
-    if len(packet) < 40 or packet[0] >> 4 != 6 or packet[6] == _FRAGMENT_HEADER:
-        return None
-    source, destination = packet[8:24], packet[24:40]
-    if any(address[0] == 0xFF or not any(address) for address in (source, destination)):
-        return None
-    (length,) = struct.unpack_from("!H", packet, 4)
-    return source, destination, packet[6], packet[40 : 40 + length], length
+def _is_one_station(kind: int, address: bytes) -> bool:
+    if kind == _IPV6:
+        return address[0] != 0xFF and any(address)
+    return address[0] not in {0, 127} and address[0] < 224
 
 
 def _is_error(kind: int, number: int) -> bool:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from polyplane.backend_kit.packets import read_headers
 from polyplane.hookspecs import PacketEvent, PacketEventKind
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.program import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, Direction, IcmpType
@@ -20,6 +21,7 @@ _MOST: Final = 1000
 _EGRESS: Final = range(Stage.EGRESS, Stage.EGRESS_BRANCH + 1)
 _INGRESS: Final = range(Stage.INGRESS, Stage.INGRESS_BRANCH + 1)
 _IPV6: Final = b"\x86\xdd"
+_ETHERNET: Final = 14
 
 
 class Told:
@@ -56,7 +58,8 @@ class Told:
         family = 6 if packet.data[12:14] == _IPV6 else 4
         source, destination = (_address(registers, first, family) for first in (fields.SOURCE, fields.DESTINATION))
         protocol, key = registers[fields.KEY] >> 16 & 0xFF, registers[fields.KEY] & 0xFFFF
-        with_ports = protocol in PROTOCOLS_WITH_PORTS
+        headers = read_headers(packet.data[_ETHERNET:])
+        reply = bool(registers[fields.FLAGS] & fields.REPLY)
         return PacketEvent(
             kind=kind,
             rule_id=rule_id_of(packet.cookie),
@@ -64,8 +67,9 @@ class Told:
             source=source,
             destination=destination,
             protocol=protocol,
-            source_port=_client_port(packet.data, family, reply=bool(registers[fields.FLAGS] & fields.REPLY)) if with_ports else 0,
-            port=key if with_ports else 0,
+            # of who opened the connection; only the packet itself has it
+            source_port=headers.ports[reply] if headers is not None else 0,
+            port=key if protocol in PROTOCOLS_WITH_PORTS else 0,
             icmp=IcmpType(key >> 8, key & 0xFF) if protocol in (ICMP, ICMPV6) else None,
         )
 
@@ -75,9 +79,3 @@ def _address(registers: tuple[int, ...], first: int, family: int) -> Cidr:
     for word in registers[first : first + (1 if family == 4 else 4)]:
         value = value << 32 | word
     return Cidr(family, value, 32 if family == 4 else 128)
-
-
-def _client_port(frame: bytes, family: int, *, reply: bool) -> int:
-    """Return the port of who opened the connection, from the packet's own header; 0 where it does not begin the packet."""
-    start = 14 + (40 if family == 6 else (int.from_bytes(frame[14:15], "big") & 15) * 4) + (2 if reply else 0)
-    return int.from_bytes(frame[start : start + 2], "big")
