@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import struct
 import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from polyplane.ir.cidr import Family
+from polyplane.ir.program import PortRange
 from polyplane_ebpf import encode
-from polyplane_ebpf.encode import EndpointValue
-from polyplane_ebpf.maps import LOGS
+from polyplane_ebpf.encode import EndpointValue, Scope
 
 _PROTOCOLS: Final = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
-_SIDES: Final = ("egress", "ingress")
+_ALL: Final = PortRange(0, 65535)
 
 
 def describe(name: str, key: bytes, value: bytes | None = None) -> str:
@@ -28,7 +26,7 @@ def _interface(key: bytes) -> str:
 
 
 def _owner(key: bytes) -> str:
-    return str(encode.address_of(key[4:], key[0]))
+    return str(encode.read_owner_key(key))
 
 
 def _endpoint(value: bytes) -> str:
@@ -41,55 +39,47 @@ def _endpoint(value: bytes) -> str:
 
 
 def _host(key: bytes) -> str:
-    return f"{_scope(key)} {encode.address_of(key[4:], key[1])}"
+    scope, cidr = encode.read_host_key(key)
+    return f"{_scope(scope)} {cidr}"
 
 
 def _prefix(key: bytes) -> str:
-    length, family = struct.unpack_from("=I", key)[0] - 32, key[5]
-    cidr = encode.address_of(key[8:], family, length - (96 if family == Family.IPV4 else 0))
-    return f"{_scope(key[4:])} {cidr.address_text}/{cidr.length}"
+    scope, cidr = encode.read_prefix_key(key)
+    return f"{_scope(scope)} {cidr.address_text}/{cidr.length}"
 
 
-def _scope(key: bytes) -> str:
-    view = struct.unpack_from("=I", key)[0] >> 16
-    return _SIDES[key[0]] + (f" view {view}" if view else "")
+def _scope(scope: Scope) -> str:
+    return scope.direction + (f" view {scope.view}" if scope.view else "")
 
 
 def _class(value: bytes) -> str:
-    return f"class {struct.unpack('=Q', value)[0]:016x}"
+    return f"class {encode.read_class(value):016x}"
 
 
 def _policy_key(key: bytes) -> str:
-    length, stack, class_id, protocol = struct.unpack_from("=IQQB", key)
+    stack, class_id, protocol, ports = encode.read_policy_key(key)
     who = {number: f"other IPv{family}" for family, number in encode.FALLBACK.items()}.get(class_id, f"{class_id:016x}")
-    what = "otherwise" if length < 136 else _PROTOCOLS.get(protocol, f"ip-{protocol}")
-    if length > 144:
-        what += f"/{_range(int.from_bytes(key[22:24], 'big'), length - 144)}"
-    return f"{stack:016x} {who} {what}"
+    what = "otherwise" if protocol is None else _PROTOCOLS.get(protocol, f"ip-{protocol}")
+    return f"{stack:016x} {who} {what}" + ("" if ports == _ALL else f"/{ports}")
 
 
 def _policy(value: bytes) -> str:
-    path, rule, allow = struct.unpack("=QIB3x", value)
-    return f"path {path:016x}" if path else _verdict(rule, allow)
+    path, rule, allow = encode.read_policy_value(value)
+    return f"path {path:016x}" if path else _verdict(rule, allow=allow)
 
 
 def _path_key(key: bytes) -> str:
-    length, path = struct.unpack_from("=IQ", key)
-    return f"{path:016x} {_range(int.from_bytes(key[12:14], 'big'), length - 64)}"
+    path, numbers = encode.read_path_key(key)
+    return f"{path:016x} {numbers}"
 
 
 def _path(value: bytes) -> str:
-    rule, allow, count, *logs = struct.unpack(f"=IBB2x{LOGS}I", value)
-    return "".join(f"log rule {log} " for log in logs[:count]) + _verdict(rule, allow)
+    rule, allow, logs = encode.read_path_value(value)
+    return "".join(f"log rule {log} " for log in logs) + _verdict(rule, allow=allow)
 
 
-def _verdict(rule: int, allow: int) -> str:
+def _verdict(rule: int, *, allow: bool) -> str:
     return ("allow" if allow else "deny") + (f" rule {rule}" if rule else "")
-
-
-def _range(first: int, bits: int) -> str:
-    last = first + (1 << (16 - bits)) - 1
-    return str(first) if first == last else f"{first}-{last}"
 
 
 def _present(_: bytes) -> str:

@@ -6,16 +6,22 @@ Numbers are in the machine's order, except ports and what a trie compares bit by
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from polyplane.ir.cidr import Cidr, Family
-from polyplane.ir.program import Direction
+from polyplane.ir.program import Direction, PortRange
 from polyplane_ebpf.maps import LOGS
 
 _V4_MAPPED: Final = bytes(10) + b"\xff\xff"
 _SIDES: Final = {Direction.EGRESS: 0, Direction.INGRESS: 1}
+_DIRECTIONS: Final = {side: direction for direction, side in _SIDES.items()}
+#: Bits of a key in ``policy`` and ``paths`` in front of what a prefix shortens.
+_POLICY_BITS: Final = 144
+_PATH_BITS: Final = 64
+_ENDPOINT: Final = struct.Struct("=QQQQQI4x")
 #: Classes of addresses that are in no set.
 FALLBACK: Final = {4: 0, 6: 1}
 
@@ -36,20 +42,44 @@ def address_of(content: bytes, family: int, length: int | None = None) -> Cidr:
     return Cidr(family, int.from_bytes(address, "big"), len(address) * 8 if length is None else length)
 
 
-def scope(direction: Direction, family: int, view: int) -> int:
-    """Return the number in front of a classified address: whose tables, which family, which copy."""
+class Scope(NamedTuple):
+    """What stands in front of a classified address: whose tables, which family, which copy."""
+
+    direction: Direction
+    family: int
+    view: int
+
+
+def _scope_number(direction: Direction, family: int, view: int) -> int:
     return _SIDES[direction] | family << 8 | view << 16
+
+
+def _scope_of(number: int) -> Scope:
+    return Scope(_DIRECTIONS[number & 0xFF], number >> 8 & 0xFF, number >> 16)
 
 
 def host_key(direction: Direction, cidr: Cidr, view: int) -> bytes:
     """Return the key in ``hosts``."""
-    return struct.pack("=I", scope(direction, cidr.family, view)) + address_bytes(cidr)
+    return struct.pack("=I", _scope_number(direction, cidr.family, view)) + address_bytes(cidr)
+
+
+def read_host_key(key: bytes) -> tuple[Scope, Cidr]:
+    """Return what `host_key` was made of."""
+    scope = _scope_of(int.from_bytes(key[:4], sys.byteorder))
+    return scope, address_of(key[4:], scope.family)
 
 
 def prefix_key(direction: Direction, cidr: Cidr, view: int) -> bytes:
     """Return the key in ``prefixes``; the scope is compared in whole, and so always counts."""
     length = cidr.length + (96 if cidr.family == Family.IPV4 else 0)
-    return struct.pack("=II", 32 + length, scope(direction, cidr.family, view)) + address_bytes(cidr)
+    return struct.pack("=II", 32 + length, _scope_number(direction, cidr.family, view)) + address_bytes(cidr)
+
+
+def read_prefix_key(key: bytes) -> tuple[Scope, Cidr]:
+    """Return what `prefix_key` was made of."""
+    length, number = struct.unpack_from("=II", key)
+    scope = _scope_of(number)
+    return scope, address_of(key[8:], scope.family, length - 32 - (96 if scope.family == Family.IPV4 else 0))
 
 
 def class_value(class_id: int) -> bytes:
@@ -57,16 +87,34 @@ def class_value(class_id: int) -> bytes:
     return struct.pack("=Q", class_id)
 
 
+def read_class(value: bytes) -> int:
+    """Return what `class_value` was made of."""
+    return int.from_bytes(value, sys.byteorder)
+
+
 def owner_key(cidr: Cidr) -> bytes:
     """Return the key in ``owners`` and ``node``."""
     return struct.pack("=I", cidr.family) + address_bytes(cidr)
+
+
+def read_owner_key(key: bytes) -> Cidr:
+    """Return what `owner_key` was made of."""
+    return address_of(key[4:], int.from_bytes(key[:4], sys.byteorder))
 
 
 def policy_key(stack: int, class_id: int, protocol: int | None = None, port: int = 0, port_bits: int = 0) -> bytes:
     """Return the key in ``policy``; protocol None is everything no other row speaks of."""
     if protocol is None:
         return struct.pack("=IQQBBH", 128, stack, class_id, 0, 0, 0)
-    return struct.pack("=IQQBB", 144 + port_bits, stack, class_id, protocol, 0) + port.to_bytes(2, "big")
+    return struct.pack("=IQQBB", _POLICY_BITS + port_bits, stack, class_id, protocol, 0) + port.to_bytes(2, "big")
+
+
+def read_policy_key(key: bytes) -> tuple[int, int, int | None, PortRange]:
+    """Return stack, class, protocol (None: everything no other row speaks of) and ports of a key in ``policy``."""
+    length, stack, class_id, protocol = struct.unpack_from("=IQQB", key)
+    if length < _POLICY_BITS:
+        return stack, class_id, None, _range(0, 0)
+    return stack, class_id, protocol, _range(int.from_bytes(key[22:24], "big"), length - _POLICY_BITS)
 
 
 def policy_value(*, allow: bool, rule: int, path: int) -> bytes:
@@ -74,15 +122,37 @@ def policy_value(*, allow: bool, rule: int, path: int) -> bytes:
     return struct.pack("=QIB3x", path, rule, allow)
 
 
+def read_policy_value(value: bytes) -> tuple[int, int, bool]:
+    """Return path, rule and whether it allows."""
+    path, rule, allow = struct.unpack("=QIB3x", value)
+    return path, rule, bool(allow)
+
+
 def path_key(path: int, number: int, bits: int) -> bytes:
     """Return the key in ``paths``."""
-    return struct.pack("=IQ", 64 + bits, path) + number.to_bytes(2, "big") + bytes(2)
+    return struct.pack("=IQ", _PATH_BITS + bits, path) + number.to_bytes(2, "big") + bytes(2)
+
+
+def read_path_key(key: bytes) -> tuple[int, PortRange]:
+    """Return path and numbers of a key in ``paths``."""
+    length, path = struct.unpack_from("=IQ", key)
+    return path, _range(int.from_bytes(key[12:14], "big"), length - _PATH_BITS)
 
 
 def path_value(*, allow: bool, rule: int, logs: Sequence[int]) -> bytes:
     """Return the value in ``paths``: what ends the path, and the log records on the way, of which there is room for `LOGS`."""
     kept = list(logs[:LOGS])
     return struct.pack(f"=IBB2x{LOGS}I", rule, allow, len(kept), *kept, *[0] * (LOGS - len(kept)))
+
+
+def read_path_value(value: bytes) -> tuple[int, bool, tuple[int, ...]]:
+    """Return rule, whether it allows, and what is logged on the way."""
+    rule, allow, count, *logs = struct.unpack(f"=IBB2x{LOGS}I", value)
+    return rule, bool(allow), tuple(logs[:count])
+
+
+def _range(first: int, bits: int) -> PortRange:
+    return PortRange(first, first + (1 << (16 - bits)) - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,25 +165,16 @@ class EndpointValue:
     self_egress: int = 0
     self_ingress: int = 0
     view: int = 0
-    ifindex: int = 0
 
     def pack(self) -> bytes:
         """Return the value."""
-        return struct.pack("=QQQQQII", self.id, self.egress, self.ingress, self.self_egress, self.self_ingress, self.view, self.ifindex)
+        return _ENDPOINT.pack(self.id, self.egress, self.ingress, self.self_egress, self.self_ingress, self.view)
 
     @classmethod
     def unpack(cls, content: bytes) -> EndpointValue:
         """Read a value."""
-        number, egress, ingress, self_egress, self_ingress, view, ifindex = struct.unpack("=QQQQQII", content)
-        return cls(
-            id=number,
-            egress=egress,
-            ingress=ingress,
-            self_egress=self_egress,
-            self_ingress=self_ingress,
-            view=view,
-            ifindex=ifindex,
-        )
+        number, egress, ingress, self_egress, self_ingress, view = _ENDPOINT.unpack(content)
+        return cls(id=number, egress=egress, ingress=ingress, self_egress=self_egress, self_ingress=self_ingress, view=view)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ _BEFORE: Final = "before:"
 class Layout:
     """What the maps hold for a program.
 
-    :ivar content: entries of each map of `maps.DEFINED`; keys of ``interfaces`` are names here, and values have no ifindex
+    :ivar content: entries of each map of `maps.DEFINED`; keys of ``interfaces`` are names here
     """
 
     def __init__(self, *, events: int, view: int = 0) -> None:

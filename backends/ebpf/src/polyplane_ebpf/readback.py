@@ -9,14 +9,13 @@ speak of the longest prefixes first.
 
 from __future__ import annotations
 
-import struct
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final, NamedTuple
 
-from polyplane.ir.cidr import BITS, Cidr, Family
+from polyplane.ir.cidr import Cidr, Family
 from polyplane.ir.members import Members
 from polyplane.ir.program import (
     ICMP,
@@ -44,14 +43,13 @@ from polyplane.ir.program import (
     Tier,
     TierEnd,
 )
+from polyplane.ir.tables import merge_ranges
 from polyplane_ebpf import encode
 from polyplane_ebpf.encode import EndpointValue, Settings
-from polyplane_ebpf.maps import LOGS
 
 #: Id of a rule that stands for "no rule decided, and nothing isolates".
 NO_RULE: Final = (1 << 32) - 1
 _ALL: Final = (PortRange(0, 65535),)
-_SIDES: Final = (Direction.EGRESS, Direction.INGRESS)
 
 Content = Mapping[str, Mapping[bytes, bytes]]
 
@@ -64,22 +62,21 @@ class _End(NamedTuple):
     logs: tuple[int, ...] = ()
 
 
+#: Which numbers of a path (source ports, or ICMP types and codes) end where.
+_Ends = tuple[tuple[tuple[PortRange, ...], _End], ...]
+
+
 class _Row(NamedTuple):
-    """One row of a decision table; ``protocol`` None: everything no other row speaks of. ``ends`` by the number of the path."""
+    """One row of a decision table; ``protocol`` None: everything no other row speaks of."""
 
     protocol: int | None
     ports: tuple[PortRange, ...]
-    ends: tuple[tuple[tuple[PortRange, ...], _End], ...]
+    ends: _Ends
 
 
 _Table = tuple[_Row, ...]
-
-
-@dataclass(slots=True)
-class _Addresses:
-    """What is classified for one direction and view: by family and length of the prefix, then by class."""
-
-    by_length: dict[tuple[int, int], dict[int, list[Cidr]]] = field(default_factory=dict)
+#: What is classified for one direction and view: by family and length of the prefix, then by class.
+_Addresses = dict[tuple[int, int], dict[int, list[Cidr]]]
 
 
 def program_of(content: Content, settings: Settings, names: Mapping[int, str]) -> Program:
@@ -101,7 +98,7 @@ class _Reader:
         for key, packed in self._content["owners"].items():
             value = EndpointValue.unpack(packed)
             values[value.id] = value
-            addresses[value.id].append(encode.address_of(key[4:], key[0]))
+            addresses[value.id].append(encode.read_owner_key(key))
         interfaces = {}
         for key, packed in self._content["interfaces"].items():
             value = EndpointValue.unpack(packed)
@@ -117,7 +114,7 @@ class _Reader:
             established=Established.KEEP if settings.keep else Established.RECHECK,
             deny_action=DenyAction.REJECT if settings.reject else DenyAction.DROP,
         )
-        node = frozenset(encode.address_of(key[4:], key[0]) for key in self._content["node"])
+        node = frozenset(encode.read_owner_key(key) for key in self._content["node"])
         return Program(endpoints=endpoints, policies=self._policies, sets=self._sets, node_addresses=node, options=options)
 
     def _stack(self, direction: Direction, value: EndpointValue, own: tuple[Cidr, ...]) -> Stack:
@@ -148,7 +145,7 @@ class _Reader:
         for family in Family:
             default = self._tables.get((stack, encode.FALLBACK[family]), ())
             differs = False
-            lengths = self._addresses.get((direction, view), _Addresses()).by_length
+            lengths = self._addresses.get((direction, view), {})
             for length in sorted(length for known, length in lengths if known == family):
                 groups: defaultdict[_Table, list[SetId]] = defaultdict(list)
                 for class_id, members in sorted(lengths[family, length].items()):
@@ -205,44 +202,29 @@ def _icmp_types(numbers: Iterable[PortRange]) -> Iterator[IcmpType]:
 
 
 def _addresses(content: Content) -> dict[tuple[Direction, int], _Addresses]:
-    found: defaultdict[tuple[Direction, int], _Addresses] = defaultdict(_Addresses)
-    entries: dict[tuple[int, Cidr], int] = {}
-    for key, value in content["prefixes"].items():
-        length, scope = struct.unpack_from("=II", key)
-        family = scope >> 8 & 0xFF
-        bits = length - 32 - (96 if family == Family.IPV4 else 0)
-        entries[scope, encode.address_of(key[8:], family, bits)] = int.from_bytes(value, sys.byteorder)
-    for key, value in content["hosts"].items():
-        scope = int.from_bytes(key[:4], sys.byteorder)
-        entries[scope, encode.address_of(key[4:], scope >> 8 & 0xFF, BITS[Family(scope >> 8 & 0xFF)])] = int.from_bytes(
-            value, sys.byteorder
-        )
-    for (scope, cidr), class_id in entries.items():
-        level = found[_SIDES[scope & 0xFF], scope >> 16].by_length.setdefault((cidr.family, cidr.length), {})
-        level.setdefault(class_id, []).append(cidr)
-    return dict(found)
+    found: defaultdict[tuple[Direction, int], _Addresses] = defaultdict(dict)
+    entries = {encode.read_prefix_key(key): value for key, value in content["prefixes"].items()}
+    entries |= {encode.read_host_key(key): value for key, value in content["hosts"].items()}
+    for (scope, cidr), value in entries.items():
+        level = found[scope.direction, scope.view].setdefault((cidr.family, cidr.length), {})
+        level.setdefault(encode.read_class(value), []).append(cidr)
+    return found
 
 
-def _paths(content: Mapping[bytes, bytes]) -> dict[int, tuple[tuple[tuple[PortRange, ...], _End], ...]]:
+def _paths(content: Mapping[bytes, bytes]) -> dict[int, _Ends]:
     ranges: defaultdict[int, defaultdict[_End, list[PortRange]]] = defaultdict(lambda: defaultdict(list))
     for key, value in content.items():
-        length, path = struct.unpack_from("=IQ", key)
-        rule, allow, count, *logs = struct.unpack(f"=IBB2x{LOGS}I", value)
-        ranges[path][_End(rule, bool(allow), tuple(logs[:count]))].append(_range(int.from_bytes(key[12:14], "big"), length - 64))
+        path, numbers = encode.read_path_key(key)
+        ranges[path][_End(*encode.read_path_value(value))].append(numbers)
     return {path: tuple((_merged(numbers), end) for end, numbers in ends.items()) for path, ends in ranges.items()}
 
 
-def _tables(
-    content: Mapping[bytes, bytes], paths: Mapping[int, tuple[tuple[tuple[PortRange, ...], _End], ...]]
-) -> dict[tuple[int, int], _Table]:
+def _tables(content: Mapping[bytes, bytes], paths: Mapping[int, _Ends]) -> dict[tuple[int, int], _Table]:
     found: defaultdict[tuple[int, int], defaultdict[tuple[int | None, bytes], list[PortRange]]]
     found = defaultdict(lambda: defaultdict(list))
     for key, value in content.items():
-        length, stack, class_id, protocol = struct.unpack_from("=IQQB", key)
-        if length <= 128:
-            found[stack, class_id][None, value].append(PortRange(0, 65535))
-        else:
-            found[stack, class_id][protocol, value].append(_range(int.from_bytes(key[22:24], "big"), length - 144))
+        stack, class_id, protocol, ports = encode.read_policy_key(key)
+        found[stack, class_id][protocol, value].append(ports)
     return {
         pair: tuple(
             sorted(
@@ -254,23 +236,10 @@ def _tables(
     }
 
 
-def _ends(
-    value: bytes, paths: Mapping[int, tuple[tuple[tuple[PortRange, ...], _End], ...]]
-) -> tuple[tuple[tuple[PortRange, ...], _End], ...]:
-    path, rule, allow = struct.unpack("=QIB3x", value)
-    return paths.get(path, ()) if path else ((_ALL, _End(rule, bool(allow))),)
-
-
-def _range(first: int, bits: int) -> PortRange:
-    return PortRange(first, first + (1 << (16 - bits)) - 1)
+def _ends(value: bytes, paths: Mapping[int, _Ends]) -> _Ends:
+    path, rule, allow = encode.read_policy_value(value)
+    return paths.get(path, ()) if path else ((_ALL, _End(rule, allow)),)
 
 
 def _merged(ranges: Iterable[PortRange]) -> tuple[PortRange, ...]:
-    """Return disjoint ranges in order, neighbours joined."""
-    merged: list[PortRange] = []
-    for one in sorted(ranges):
-        if merged and merged[-1].last + 1 == one.first:
-            merged[-1] = PortRange(merged[-1].first, one.last)
-        else:
-            merged.append(one)
-    return tuple(merged)
+    return tuple(PortRange(first, last) for first, last in merge_ranges(ranges))
