@@ -1,6 +1,6 @@
 """The maps: what each holds, how large its keys and values are, and the numbers the program knows them by.
 
-The structures themselves are declared in ``program/10_types.h``; a test compares the sizes.
+The structures themselves are declared in ``program/10_types.h``, where the compiler compares the sizes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ class MapType(IntEnum):
 
     HASH = 1
     ARRAY = 2
-    PROG_ARRAY = 3
     PERCPU_HASH = 5
     PERCPU_ARRAY = 6
     LRU_HASH = 9
@@ -64,7 +63,7 @@ _SPECS: Final = (
     MapSpec(name="counters", number=10, type=MapType.PERCPU_HASH, key=4, value=16, entries=65536, flags=NO_PREALLOC, option="max_counters"),
     MapSpec(name="events", number=11, type=MapType.RINGBUF, key=0, value=0, entries=262144),
     MapSpec(name="allowance", number=12, type=MapType.PERCPU_ARRAY, key=4, value=16, entries=1),
-    MapSpec(name="scratch", number=13, type=MapType.PERCPU_ARRAY, key=4, value=320, entries=1),
+    MapSpec(name="scratch", number=13, type=MapType.PERCPU_ARRAY, key=4, value=264, entries=1),
     MapSpec(name="notes", number=14, type=MapType.HASH, key=8, value=16, entries=16384),
     MapSpec(name="answering", number=15, type=MapType.HASH, key=4, value=4, entries=16384, flags=NO_PREALLOC),
     MapSpec(name="refusals", number=16, type=MapType.LRU_HASH, key=56, value=24, entries=4096),
@@ -131,6 +130,7 @@ class Hook(IntEnum):
 def definitions() -> dict[str, int]:
     """Return the numbers that the program's source takes from here."""
     numbers = {f"MAP_{spec.name.upper()}": PLACEHOLDER_MAP + spec.number for spec in _SPECS}
+    numbers |= {f"KEY_{spec.name.upper()}": spec.key for spec in _SPECS} | {f"VALUE_{spec.name.upper()}": spec.value for spec in _SPECS}
     numbers |= {
         f"OFFSET_{struct.upper()}_{field.strip('_').upper()}": PLACEHOLDER_OFFSET + at for at, (struct, field) in enumerate(OFFSETS)
     }

@@ -1,5 +1,5 @@
-/* Words shared by all parts of the program. The layouts of keys and values are repeated in layout.py, which is where their
- * sizes are checked; numbers in capitals come from layout.py as definitions on the compiler's command line. */
+/* Words shared by all parts of the program. Keys and values are packed and read by encode.py; numbers in capitals come from maps.py
+ * as definitions on the compiler's command line. */
 
 #define INLINE static __attribute__((always_inline)) inline
 #define KEEP_LOOP _Pragma("clang loop unroll(disable)")
@@ -40,7 +40,7 @@ struct endpoint {
     u64 self_egress;
     u64 self_ingress;
     u32 view;                                    /* which copy of the address tables its stacks belong to */
-    u32 ifindex;
+    u32 zero;
 };
 
 struct owner_key { u32 family; struct address address; };
@@ -142,3 +142,21 @@ struct scratch {
     u8 denied_side;
     u8 zero[2];
 };
+
+/* What maps.py says about sizes is what is declared here. */
+#define SIZES(map, key, value) _Static_assert(sizeof(key) == KEY_##map && sizeof(value) == VALUE_##map, "sizes of " #map)
+SIZES(INTERFACES, u32, struct endpoint);
+SIZES(OWNERS, struct owner_key, struct endpoint);
+SIZES(HOSTS, struct host_key, u64);
+SIZES(PREFIXES, struct prefix_key, u64);
+SIZES(POLICY, struct policy_key, struct policy);
+SIZES(PATHS, struct path_key, struct path_end);
+SIZES(NODE, struct owner_key, u32);
+SIZES(CONFIG, u32, struct config);
+SIZES(CONNECTIONS, struct flow, struct connection);
+SIZES(COUNTERS, u32, struct counter);
+SIZES(ALLOWANCE, u32, struct allowance);
+SIZES(SCRATCH, u32, struct scratch);
+SIZES(NOTES, u64, struct note);
+SIZES(ANSWERING, u32, u32);
+SIZES(REFUSALS, struct flow, struct refusal);

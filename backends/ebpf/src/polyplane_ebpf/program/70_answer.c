@@ -77,29 +77,23 @@ INLINE int reset(struct __sk_buff *skb, const u8 *in, u8 family, u32 start, u32 
     return skb_resize(skb, start + 20, 0) || skb_store(skb, 0, out, start + 20, 0);
 }
 
-/* Destination unreachable, communication administratively prohibited (RFC 1812, RFC 4443). */
-INLINE int unreachable4(struct __sk_buff *skb, const u8 *in)
-{
-    u8 out[MAC + 20 + 8 + 28] = {};
-    head(out, in, 4, ICMP, 36);
-    out[MAC + 20] = 3;
-    out[MAC + 21] = 13;
-    if (skb_load(skb, MAC, out + MAC + 28, 28))
-        return -1;
-    put16(out + MAC + 22, fold(sum(0, 0, out + MAC + 20, 36, 0)));
-    return skb_resize(skb, sizeof(out), 0) || skb_store(skb, 0, out, sizeof(out), 0);
-}
-
-INLINE int unreachable6(struct __sk_buff *skb, const u8 *in)
+/* Destination unreachable, communication administratively prohibited (RFC 1812, RFC 4443), with the packet's IP header and the 8 bytes
+ * that follow it. */
+INLINE int unreachable(struct __sk_buff *skb, const u8 *in, u8 family, u32 start)
 {
     u8 out[MAC + 40 + 8 + 48] = {};
-    head(out, in, 6, ICMPV6, 56);
-    out[MAC + 40] = 1;
-    out[MAC + 41] = 1;
-    if (skb_load(skb, MAC, out + MAC + 48, 48))
+    u8 *answer = out + start;
+    u32 quoted = start - MAC + 8, size = 8 + quoted;
+    head(out, in, family, family == 4 ? ICMP : ICMPV6, size);
+    answer[0] = family == 4 ? 3 : 1;
+    answer[1] = family == 4 ? 13 : 1;
+    if (skb_load(skb, MAC, answer + 8, quoted))
         return -1;
-    put16(out + MAC + 42, fold(sum(0, 0, out + MAC + 8, 32 + 56, SWAP16(ICMPV6 + 56))));
-    return skb_resize(skb, sizeof(out), 0) || skb_store(skb, 0, out, sizeof(out), 0);
+    if (family == 4)
+        put16(answer + 2, fold(sum(0, 0, answer, size, 0)));
+    else
+        put16(answer + 2, fold(sum(0, 0, out + MAC + 8, 32 + size, SWAP16(ICMPV6 + size))));
+    return skb_resize(skb, start + size, 0) || skb_store(skb, 0, out, start + size, 0);
 }
 
 /* Returns 0 when the packet has become its answer. */
@@ -109,11 +103,11 @@ INLINE int turn(struct __sk_buff *skb, u8 *in)
     if (skb->protocol == SWAP16(0x0800)) {
         if (skb_load(skb, 0, in, MAC + 20) || in[MAC] != 0x45)
             return -1;
-        return in[MAC + 9] == TCP ? reset(skb, in, 4, MAC + 20, length) : unreachable4(skb, in);
+        return in[MAC + 9] == TCP ? reset(skb, in, 4, MAC + 20, length) : unreachable(skb, in, 4, MAC + 20);
     }
     if (skb_load(skb, 0, in, MAC + 40))
         return -1;
-    return in[MAC + 6] == TCP ? reset(skb, in, 6, MAC + 40, length) : unreachable6(skb, in);
+    return in[MAC + 6] == TCP ? reset(skb, in, 6, MAC + 40, length) : unreachable(skb, in, 6, MAC + 40);
 }
 
 /* Where packets leave. */
