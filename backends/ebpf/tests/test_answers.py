@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -12,8 +13,10 @@ from ebpf_node import REJECT, backend, directory, wired
 from pyroute2 import IPRoute
 
 from polyplane.backend_kit.namespaces import in_namespace
+from polyplane.ir.cidr import Cidr
+from polyplane.ir.program import EndpointId
 from polyplane.reconcile.diff import diff
-from polyplane_ebpf import detect, namespace, syscall
+from polyplane_ebpf import answers, detect, namespace, syscall
 from polyplane_ebpf.answers import filters
 from polyplane_ebpf.syscall import AttachType, ProgramType
 
@@ -67,3 +70,26 @@ def test_without_tcx_the_old_way_of_attaching_is_taken(node: str, monkeypatch: p
     assert {pin.name.partition("_")[0] for pin in directory(node).iterdir()} >= {"clsact"}
     assert not list(directory(node).glob("tcx_*"))
     assert held.polyplane_audit(program) == []
+
+
+@pytest.mark.parametrize("attach", ["tcx", "clsact"])
+def test_a_change_of_policy_looks_at_no_device_and_a_repair_at_all(node: str, attach: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = wired(made(WEB, options=REJECT))
+    held = backend(node, attach=attach)
+    held.polyplane_apply(start(program))
+    server = program.endpoints[EndpointId("x/server")]
+    more = replace(server, addresses=(*server.addresses, Cidr.parse("fd00::9")))
+    changed = replace(program, endpoints={**program.endpoints, server.id: more})
+    with monkeypatch.context() as patch:
+        for question in ("_devices", "_with_filters", "_is_alive"):
+            patch.setattr(answers, question, lambda *_: pytest.fail("nobody has to be asked"))
+        assert held.polyplane_apply(diff(program, changed)).detail == {"owners": 1}
+    if attach == "tcx":
+        link = syscall.open_pinned(str(next(directory(node).glob("tcx_*_in_*"))))
+        syscall.detach_link(link)
+        os.close(link)
+    else:
+        subprocess.run(["nsenter", f"--net=/run/netns/{node}", "tc", "filter", "del", "dev", "veth-c", "ingress"], check=True)
+    assert [drift.found for drift in held.polyplane_audit(changed)] == ["missing"]
+    assert held.polyplane_apply(start(changed)).detail == {"answers": 1}
+    assert held.polyplane_audit(changed) == []

@@ -22,6 +22,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from polyplane.backend_kit.namespaces import in_namespace
 from polyplane_ebpf import detect, owned, syscall
 from polyplane_ebpf.kernel import ANSWER, REFUSE, Kernel
+from polyplane_ebpf.namespace import interfaces
 from polyplane_ebpf.syscall import AttachType
 
 #: Of our filters under clsact. The preference is a small one that hardly anybody takes by chance: ours is asked before others.
@@ -54,16 +55,23 @@ class Answers:
     def __init__(self, kernel: Kernel, attach: str) -> None:
         self._kernel: Final = kernel
         self._way: Final = attach
+        #: The interfaces there were, and those of them that are devices we attach to.
+        self._seen: tuple[dict[str, int], dict[int, str]] = ({}, {})
+        #: Where we have attached to; None when we do not know.
+        self._held: set[int] | None = None
 
     @cached_property
     def _by_link(self) -> bool:
         """Whether they are attached by TCX links: if the kernel has them, unless clsact is asked for."""
         return self._way == "tcx" or (self._way == "auto" and detect.has_tcx())
 
-    def ensure(self, *, wanted: bool) -> int:
-        """Attach to all devices, or to none; return the number of operations. Devices that come later are found next time."""
+    def ensure(self, *, wanted: bool, probe: bool = False) -> int:
+        """Attach to all devices, or to none; return the number of operations. Devices that come later are found next time.
+
+        ``probe``: look what is attached, also where we have attached before.
+        """
         devices = set(self.devices()) if wanted else set()
-        there = self._attached()
+        there, self._held = self._attached() if probe or self._held is None else self._held, None
         operations = 0
         for ifindex in sorted(there - devices):
             self._kernel.set_answering(ifindex, on=False)
@@ -76,12 +84,12 @@ class Answers:
             finally:
                 for program in programs.values():
                     os.close(program)
-        for ifindex in devices - self._kernel.answering():
-            self._kernel.set_answering(ifindex, on=True)
-        for ifindex in self._kernel.answering() - devices:
-            self._kernel.set_answering(ifindex, on=False)
+        answering = self._kernel.answering()
+        for ifindex in devices ^ answering:
+            self._kernel.set_answering(ifindex, on=ifindex in devices)
         if wanted:
             self._kernel.forget_notes(time.monotonic_ns() - _STALE)
+        self._held = devices
         return operations
 
     def missing(self, *, wanted: bool) -> list[str]:
@@ -93,10 +101,14 @@ class Answers:
 
     def devices(self) -> dict[int, str]:
         """Return the Ethernet devices of the node, by number."""
-        return in_namespace(self._kernel.options.netns, _devices)
+        there = interfaces(self._kernel.options.netns)
+        if there != self._seen[0]:  # to ask what each of them is takes a hundred times as long
+            self._seen = (there, in_namespace(self._kernel.options.netns, _devices))
+        return self._seen[1]
 
     def remove(self) -> int:
         """Detach everywhere."""
+        self._held = None
         return sum(self._detach(ifindex) for ifindex in sorted(self._attached(any_program=True)))
 
     # --- one device ------------------------------------------------------------------------------------------------------

@@ -197,8 +197,9 @@ class EbpfBackend:
                 for stage in stages:
                     self._kernel.write(stage)
         self._interfaces = interfaces
-        detail["links"] = self._kernel.attach(probe=found is not None)
-        detail["answers"] = self._answers.ensure(wanted=layout.settings.reject)
+        probe = found is not None
+        detail["links"] = self._kernel.attach(probe=probe)
+        detail["answers"] = self._answers.ensure(wanted=layout.settings.reject, probe=probe)
         return Applied(operations=detail.total(), detail=dict(+detail))
 
     def _native(self, layout: Layout) -> _Content:
