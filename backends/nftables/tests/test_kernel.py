@@ -195,15 +195,22 @@ def test_the_nft_program_serves_where_the_library_is_missing(
 
 
 def test_a_process_with_many_descriptors_is_not_ended(namespace: Namespace) -> None:
+    """Not when it begins with many, and not when it comes to have them after libnftables has its socket."""
     script = (
         "import os, resource, sys\n"
+        "from polyplane_nftables.kernel import Kernel\n"
         "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))\n"
+        f"early, late = Kernel({namespace.path!r}), Kernel({namespace.path!r})\n"
+        "early.run('add table inet early')\n"
+        "ways = [early.details()[0][1]]\n"
         "held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]\n"
-        "from polyplane_nftables.kernel import Kernel\n"
-        f"Kernel({namespace.path!r}).run('add table inet crowded')\n"
+        "late.run('add table inet crowded')\n"
+        "early.run('add table inet crowded')\n"
+        "print(*ways, early.details()[0][1], late.details()[0][1], sep=', ')\n"
     )
-    subprocess.run([sys.executable, "-c", script], check=True)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "libnftables, nft program, nft program\n"
     assert "table inet crowded" in namespace.ruleset()
 
 

@@ -32,6 +32,9 @@ _TRANSIENT: Final = (
     "Message too long",
 )
 _MISSING: Final = "No such file or directory"
+#: libnftables 1.0.6 waits for its socket with select(2), which ends the process (SIGABRT) at descriptor 1024 and above.
+#: Some room, because others may open descriptors between our look and its socket.
+_SELECTABLE: Final = 1024 - 64
 
 
 class Output(IntFlag):
@@ -60,11 +63,6 @@ class Driver(Protocol):
         :raises NftError: nothing was changed
         """
         ...
-
-
-#: libnftables 1.0.6 waits for its socket with select(2), which ends the process (SIGABRT) at descriptor 1024 and above.
-#: Some room, because others may open descriptors between our look and its socket.
-_SELECTABLE: Final = 1024 - 64
 
 
 class Library:
@@ -208,7 +206,8 @@ class Kernel:
         return (("nft", way), ("kernel", platform.release()))
 
     def _open(self) -> Driver:
-        if self._driver is None:
+        # the library opens its socket anew now and then, long after the first time
+        if self._driver is None or (isinstance(self._driver, Library) and not _can_select()):
             self._driver = open_driver()
         return self._driver
 
@@ -227,7 +226,7 @@ def open_driver() -> Driver:
     :raises DriverMissing: there is none
     """
     path = shutil.which("nft")
-    if path is None or _next_descriptor() < _SELECTABLE:
+    if path is None or _can_select():
         try:
             return Library()
         except OSError:
@@ -236,8 +235,8 @@ def open_driver() -> Driver:
     return Program(path)
 
 
-def _next_descriptor() -> int:
-    """Return the number that the next socket of this process will have, or a little less."""
+def _can_select() -> bool:
+    """Whether the next socket of this process will have a number that libnftables can wait for."""
     descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     os.close(descriptor)
-    return descriptor
+    return descriptor < _SELECTABLE
