@@ -2,59 +2,33 @@
 
 from __future__ import annotations
 
-from polyplane.ir.cidr import Cidr
-from polyplane.ir.members import Members
-from polyplane.ir.program import (
-    Action,
-    AddressSet,
-    Direction,
-    Endpoint,
-    EndpointId,
-    Isolation,
-    Match,
-    Options,
-    Origin,
-    PeerTerm,
-    Policy,
-    PolicyId,
-    Program,
-    Rule,
-    SetId,
-    Tier,
-    TierEnd,
-)
+from dataclasses import replace
+
+from backend_programs import IN, OUT, address_set, endpoint, isolated, policy, program, rule
+
+from polyplane.ir.program import EndpointId, Options, Program
 from polyplane_conformance.sandbox import Sandbox
 
 
 def program_of(sandbox: Sandbox, options: Options = Options()) -> Program:  # noqa: B008  # frozen
     """Every pod is isolated both ways; x/b may open connections to x/a and to its node, and that is all."""
-    pods = {pod.id: tuple(sorted(map(Cidr.parse, pod.addresses))) for pod in sandbox.topology.pods}
-    node = tuple(map(Cidr.parse, sandbox.topology.node.addresses))
-    sets = {
-        SetId(name): AddressSet(id=SetId(name), label=name, members=Members(addresses))
-        for name, addresses in {**pods, "node": node}.items()
-    }
-    policies, stacks = {}, {}
-    for direction, peers in ((Direction.INGRESS, ("x/b",)), (Direction.EGRESS, ("node", "x/a"))):
-        origin = Origin(kind="Test", namespace="x", name=direction, direction=direction, index=0)
-        rule = Rule(id=1, action=Action.ALLOW, match=Match(peer=(PeerTerm(tuple(map(SetId, peers))),)), origin=origin)
-        policies[direction] = Policy(id=PolicyId(direction), direction=direction, rules=(rule,))
-        for name, admitted in (("open", (policies[direction].id,)), ("closed", ())):
-            stacks[direction, name] = (Tier(name=name, policies=admitted, end=TierEnd.DENY, isolation=Isolation(id=9, origins=(origin,))),)
-    endpoints = {
-        EndpointId(pod.id): Endpoint(
+    topology = sandbox.topology
+    inward, outward = policy(IN, rule("in", IN, 0, sets=("x/b",))), policy(OUT, rule("out", OUT, 0, sets=("node", "x/a")))
+    pods = [
+        replace(
+            endpoint(
+                pod.name,
+                pod.host_interface,
+                *pod.addresses,
+                ingress=isolated(IN, *([inward] if pod.id == "x/a" else [])),
+                egress=isolated(OUT, *([outward] if pod.id == "x/b" else [])),
+            ),
             id=EndpointId(pod.id),
-            interface=pod.host_interface,
-            addresses=pods[pod.id],
-            ingress=stacks[Direction.INGRESS, "open" if pod.id == "x/a" else "closed"],
-            egress=stacks[Direction.EGRESS, "open" if pod.id == "x/b" else "closed"],
         )
-        for pod in sandbox.topology.pods
-    }
-    return Program(
-        endpoints=endpoints,
-        policies={policy.id: policy for policy in policies.values()},
-        sets=sets,
-        node_addresses=frozenset(node),
-        options=options,
-    )
+        for pod in topology.pods
+    ]
+    sets = [
+        address_set(name, *addresses)
+        for name, addresses in [("node", topology.node.addresses), *((pod.id, pod.addresses) for pod in topology.pods)]
+    ]
+    return program(*pods, inward, outward, *sets, nodes=topology.node.addresses, options=options)

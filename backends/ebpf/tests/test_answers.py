@@ -20,7 +20,7 @@ from polyplane_ebpf import answers, detect, namespace, syscall
 from polyplane_ebpf.answers import filters
 from polyplane_ebpf.syscall import AttachType, ProgramType
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs and make namespaces")
+pytestmark = pytest.mark.needs("root")
 
 #: r0 = -1; exit: whoever else is there decides.
 BYSTANDER: Final = bytes.fromhex("b7000000ffffffff9500000000000000")

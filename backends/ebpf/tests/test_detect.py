@@ -22,7 +22,7 @@ from polyplane_ebpf.maps import NOWHERE
 from polyplane_ebpf.options import EbpfOptions
 from polyplane_ebpf.syscall import AttachType, ProgramType, Refused
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs and make namespaces")
+pytestmark = pytest.mark.needs("root")
 
 
 def test_options_are_checked() -> None:

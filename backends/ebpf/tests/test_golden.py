@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from ebpf_cases import DNS, ECHO, WEB, made
@@ -13,7 +13,6 @@ from polyplane.ir.program import EMPTY, DenyAction, EndpointId, Established, Mat
 from polyplane.reconcile.diff import diff
 from polyplane_ebpf.backend import EbpfBackend
 
-GOLDEN = Path(__file__).parent / "golden"
 LOW = Match(protocol=6, ports=(PortRange(1, 1023),), source_ports=(PortRange(0, 1023),), not_source_ports=(PortRange(22, 22),))
 EXAMPLES = {
     "empty": (EMPTY, EMPTY),
@@ -26,13 +25,8 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
-def test_golden(name: str, request: pytest.FixtureRequest) -> None:
-    base, target = EXAMPLES[name]
-    text = EbpfBackend().polyplane_render(diff(base, target))
-    path = GOLDEN / f"{name}.txt"
-    if request.config.getoption("--update-golden", default=False):
-        path.write_text(text)
-    assert text == path.read_text(), f"run pytest {Path(__file__).name} --update-golden and read the difference"
+def test_golden(name: str, golden: Callable[[str, str], None]) -> None:
+    golden(f"{name}.txt", EbpfBackend().polyplane_render(diff(*EXAMPLES[name])))
 
 
 def test_nothing_to_do_is_no_text() -> None:

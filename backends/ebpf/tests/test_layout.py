@@ -5,9 +5,8 @@ from __future__ import annotations
 from itertools import permutations
 
 import pytest
-from backend_programs import IN, endpoint, isolated
+from backend_programs import IN, endpoint, isolated, with_content_ids
 from backend_programs import program as made
-from ebpf_programs import with_content_ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_programs import programs

@@ -7,8 +7,9 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from backend_programs import with_content_ids
 from ebpf_bench import Bench
-from ebpf_programs import some_packets, with_content_ids
+from ebpf_packets import some_packets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ir_programs import programs

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
+from backend_programs import with_content_ids
 from ebpf_cases import DNS, ECHO, WEB, made
-from ebpf_programs import some_packets, with_content_ids
+from ebpf_packets import some_packets
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ir_programs import programs

@@ -27,7 +27,7 @@ from polyplane_ebpf.__main__ import main
 from polyplane_ebpf.maps import Hook
 from polyplane_ebpf.options import SIZES
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to load BPF programs and make namespaces")
+pytestmark = pytest.mark.needs("root")
 
 
 def test_counters_of_rules_that_are_gone_make_room(node: str) -> None:

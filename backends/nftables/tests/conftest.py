@@ -1,29 +1,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from nft_namespace import Namespace
 
 from polyplane_conformance.sandbox.namespaces import new_prefix
-
-GOLDEN = Path(__file__).parent / "golden"
-
-
-@pytest.fixture
-def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """Compare a text with the golden file of that name."""
-
-    def compare(name: str, text: str) -> None:
-        path = GOLDEN / f"{name}.nft"
-        if request.config.getoption("--update-golden", default=False):
-            path.write_text(text)
-        assert path.exists(), f"run pytest {Path(__file__).parent} --update-golden to write {path.name}"
-        assert text == path.read_text()
-
-    return compare
 
 
 @pytest.fixture

@@ -1,33 +1,17 @@
-"""Programs and packets for the tests of this backend."""
+"""Packets for the tests of this backend."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import replace
 
 from ir_programs import HOSTS, PORTS
 
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.evaluate import Packet
-from polyplane.ir.program import IcmpType, PolicyId, Program, Stack, digest
+from polyplane.ir.program import IcmpType
 
 STRANGERS = [Cidr.parse("192.0.2.1"), Cidr.parse("2001:db8::1")]
-
-
-def with_content_ids(program: Program) -> Program:
-    """Give policies the ids that the compiler would, derived from what they say: equal ids mean equal content."""
-    renamed = {policy.id: PolicyId(digest(repr(policy.rules), policy.direction)) for policy in program.policies.values()}
-    policies = {renamed[policy.id]: replace(policy, id=renamed[policy.id]) for policy in program.policies.values()}
-
-    def stack(old: Stack) -> Stack:
-        return tuple(replace(tier, policies=tuple(dict.fromkeys(renamed[name] for name in tier.policies))) for tier in old)
-
-    endpoints = {
-        name: replace(endpoint, ingress=stack(endpoint.ingress), egress=stack(endpoint.egress))
-        for name, endpoint in program.endpoints.items()
-    }
-    return replace(program, policies=policies, endpoints=endpoints)
 
 
 def some_packets(random_: random.Random, count: int) -> Iterator[Packet]:
