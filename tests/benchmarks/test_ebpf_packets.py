@@ -18,32 +18,14 @@ from statistics import median
 from typing import Any
 
 import pytest
+from backend_programs import IN, address_set, endpoint, isolated, policy, rule
+from backend_programs import program as program_of
 from ebpf_bench import ACK, Bench, frame_of
 
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.evaluate import Packet
 from polyplane.ir.members import Members
-from polyplane.ir.program import (
-    EMPTY,
-    Action,
-    AddressSet,
-    Direction,
-    Endpoint,
-    EndpointId,
-    Isolation,
-    Match,
-    Origin,
-    PeerTerm,
-    Policy,
-    PolicyId,
-    PortRange,
-    Program,
-    Rule,
-    SetId,
-    Tier,
-    TierEnd,
-    digest,
-)
+from polyplane.ir.program import EMPTY, PortRange, Program
 from polyplane.ir.text import print_program
 from polyplane.reconcile.diff import diff
 from polyplane_bench import layouts
@@ -75,21 +57,13 @@ def member(number: int) -> Cidr:
 
 def with_policies(policies: int, addresses: int) -> Program:
     """Return one isolated pod with so many policies, each admitting its share of the addresses to one port of its own."""
-    where = Direction.INGRESS
     share = addresses // policies
-    sets, made = {}, {}
-    for number in range(policies):
-        set_id = SetId(f"peers-{number}")
-        sets[set_id] = AddressSet(id=set_id, label="peers", members=Members(member(number * share + at) for at in range(share)))
-        origin = Origin(kind="Test", namespace="x", name=f"p{number}", direction=where, index=0)
-        match = Match(protocol=6, ports=(PortRange(number % 50000 + 1, number % 50000 + 1),), peer=(PeerTerm((set_id,)),))
-        rules = (Rule(id=number + 1, action=Action.ALLOW, match=match, origin=origin),)
-        policy_id = PolicyId(digest(repr(rules)))
-        made[policy_id] = Policy(id=policy_id, direction=where, rules=rules)
-    isolation = Isolation(id=1 << 31, origins=(Origin(kind="Test", namespace="x", name="all", direction=where),))
-    tier = Tier(name="t", policies=tuple(sorted(made)), end=TierEnd.DENY, isolation=isolation, exempts_self=True)
-    endpoint = Endpoint(id=EndpointId("x/server"), interface=None, addresses=(SERVER,), ingress=(tier,))
-    return Program(endpoints={endpoint.id: endpoint}, policies=made, sets=sets)
+    sets = [address_set(f"peers-{at}", *(str(member(at * share + one)) for one in range(share))) for at in range(policies)]
+    made = [
+        policy(IN, rule(f"p{at}", IN, 0, sets=(each.id,), protocol=6, ports=(PortRange(at % 50000 + 1, at % 50000 + 1),)))
+        for at, each in enumerate(sets)
+    ]
+    return program_of(endpoint("server", None, SERVER.address_text, ingress=isolated(IN, *made)), *made, *sets)
 
 
 def best(bench: Bench, frame: bytes) -> int:

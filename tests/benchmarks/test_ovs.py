@@ -14,37 +14,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from backend_programs import IN, address_set, endpoint, isolated, policy, rule
+from backend_programs import program as program_of
 
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.delta import Delta
-from polyplane.ir.members import Members
-from polyplane.ir.program import (
-    EMPTY,
-    Action,
-    AddressSet,
-    Direction,
-    Endpoint,
-    EndpointId,
-    Isolation,
-    Match,
-    Origin,
-    PeerTerm,
-    Policy,
-    PolicyId,
-    PortRange,
-    Program,
-    Rule,
-    SetId,
-    Tier,
-    TierEnd,
-)
+from polyplane.ir.program import EMPTY, EndpointId, PortRange, Program, SetId
 from polyplane.reconcile.diff import diff
 from polyplane_conformance.sandbox import Sandbox, Topology, Wiring
 from polyplane_ovs.backend import OvsBackend
 
 pytestmark = [pytest.mark.netns, pytest.mark.needs("--benchmarks", "ovs-vswitchd")]
 
-ORIGIN = Origin(kind="NetworkPolicy", namespace="x", name="bench", direction=Direction.INGRESS, index=0)
 #: Connects and closes for some seconds; prints how often a second. argv: address, seconds.
 CONNECT = """
 import socket, struct, sys, time
@@ -75,33 +56,21 @@ def sandbox() -> Iterator[Sandbox]:
 def enforced(sandbox: Sandbox, sets: list[list[str]]) -> Program:
     """Pod x/a admits the members of each set on a port of its own, and x/b on 80 last of all."""
     pods = {pod.id: pod for pod in sandbox.topology.pods}
-    groups = [*sets, list(pods["x/b"].addresses)]
-    made = [AddressSet(id=SetId(f"s{at}"), label="", members=Members(map(Cidr.parse, members))) for at, members in enumerate(groups)]
+    groups = [address_set(f"s{at}", *members) for at, members in enumerate([*sets, pods["x/b"].addresses])]
     ports = [PortRange(1000 + at % 60000, 1000 + at % 60000) for at in range(len(sets))] + [PortRange(80, 80)]
-    rules = [
-        Rule(
-            id=at + 1, action=Action.ALLOW, match=Match(peer=(PeerTerm((each.id,)),), protocol=protocol, ports=(ports[at],)), origin=ORIGIN
-        )
-        for at, each in enumerate(made)
+    policies = [
+        policy(IN, rule(f"{each.id}-{protocol}", IN, 0, sets=(each.id,), protocol=protocol, ports=(port,)))
+        for each, port in zip(groups, ports, strict=True)
         for protocol in (6, 17)
     ]
-    policies = [Policy(id=PolicyId(f"p{rule.id}-{rule.match.protocol}"), direction=Direction.INGRESS, rules=(rule,)) for rule in rules]
-    isolation = Isolation(id=(1 << 32) - 1, origins=(replace(ORIGIN, index=None),))
-    tier = Tier(name="networkpolicy", policies=tuple(policy.id for policy in policies), end=TierEnd.DENY, isolation=isolation)
     endpoints = [
-        Endpoint(
+        replace(
+            endpoint(pod.name, pod.host_interface, *pod.addresses, ingress=isolated(IN, *policies) if pod.name == "a" else ()),
             id=EndpointId(pod.id),
-            interface=pod.host_interface,
-            addresses=tuple(map(Cidr.parse, pod.addresses)),
-            ingress=(tier,) if pod.name == "a" else (),
         )
         for pod in pods.values()
     ]
-    return Program(
-        endpoints={endpoint.id: endpoint for endpoint in endpoints},
-        policies={policy.id: policy for policy in policies},
-        sets={each.id: each for each in made},
-    )
+    return program_of(*endpoints, *policies, *groups)
 
 
 Note = Callable[[str, float, int | None], None]
