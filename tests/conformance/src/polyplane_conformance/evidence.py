@@ -10,9 +10,9 @@ from polyplane.ir.program import Program
 from polyplane.plugins import Dataplane
 from polyplane.reconcile.diff import diff
 from polyplane_conformance.cast import NODE
-from polyplane_conformance.control import decide, trail_of
+from polyplane_conformance.control import decide
 from polyplane_conformance.expectation import Pair, Service
-from polyplane_conformance.model import ask
+from polyplane_conformance.model import ask, both_trails
 from polyplane_conformance.oracle import Oracle
 from polyplane_conformance.world import World
 
@@ -31,8 +31,7 @@ def evidence(world: World, dataplane: Dataplane, program: Program, cell: tuple[P
     rules = [decision.rule_id for station in said for decision in (station.egress, station.ingress) if decision and decision.rule_id]
     text = dataplane.render(diff(Program(), program))
     return (
-        *(f"oracle: {line}" for line in answer.trail),
-        *(f"evaluate: {line}" for line in trail_of(said)),
+        *both_trails(answer, said),
         *(f"native: {line}" for line in involved(text, addresses, rules)),
     )
 

@@ -18,13 +18,12 @@ from typing import Final, Self
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from polyplane.ir.program import Program
-from polyplane.reconcile.diff import diff
 from polyplane_conformance.cast import NODE, NODE_ACTOR, OUTSIDE, REMOTE_NODE_ACTOR
-from polyplane_conformance.control import ControlPlane, allowed, decide, trail_of, writes_of
+from polyplane_conformance.control import ControlPlane, allowed, decide, writes_of
 from polyplane_conformance.expectation import Pair, Service
 from polyplane_conformance.foresee import SERVICES, foresee, pairs_of
 from polyplane_conformance.kernel_strategies import FUZZED, kernel_scenarios
-from polyplane_conformance.model import ask
+from polyplane_conformance.model import ask, both_trails
 from polyplane_conformance.oracle import Oracle
 from polyplane_conformance.plugin import Backend
 from polyplane_conformance.probe.model import Outcome as ProbeOutcome
@@ -160,8 +159,7 @@ class Fuzzer:
             said = decide(witness, programs, pair, service, family)
             expected[pair, service, family] = answer.allowed
             if answer.allowed is not allowed(said):
-                trail = [*(f"oracle: {line}" for line in answer.trail), *(f"evaluate: {line}" for line in trail_of(said))]
-                problems.append("\n    ".join([f"the program is wrong about {_text(pair, service, family)}", *trail]))
+                problems.append("\n    ".join([f"the program is wrong about {_text(pair, service, family)}", *both_trails(answer, said)]))
         results = self._pool.map(lambda name: (name, rigs[name].probe(worlds[name], cells)), rigs)
         for name, found in results:
             self.figures.probes += len(found)
@@ -170,11 +168,9 @@ class Fuzzer:
                 said = decide(worlds[name], given_to, *cell)
                 verdict = _verdict(result, expected=expected[cell], by_program=allowed(said))
                 if verdict:
-                    why = [f"oracle: {line}" for line in ask(oracle, witness, *cell).trail]
-                    why += [f"evaluate: {line}" for line in trail_of(said)]
+                    why = both_trails(ask(oracle, witness, *cell), said)
                     problems.append("\n    ".join([f"{name}: {_text(*cell)} {verdict}", *why]))
-        # after the packets: applying again would repair what the change itself has left undone
-        upkeep = self._pool.map(lambda name: [f"{name}: {problem}" for problem in _upkeep(rigs[name])], rigs)
+        upkeep = self._pool.map(lambda name: [f"{name}: {problem}" for problem in rigs[name].upkeep()], rigs)
         return [*problems, *(problem for found in upkeep for problem in found)]
 
     @staticmethod
@@ -198,14 +194,6 @@ class Fuzzer:
                 assert not broken, f"{backend}: without any policy, {_text(*broken[0][0])} {broken[0][1].outcome} {broken[0][1].detail}"
         assert all(rig.topology == topology for rig in self._rigs.values()), "fuzzed clusters live in one topology"
         return self._rigs
-
-
-def _upkeep(rig: Rig) -> Iterator[str]:
-    """What a backend owes besides verdicts."""
-    if operations := rig.dataplane.apply(diff(Program(), rig.program)).operations:
-        yield f"{operations} operations on applying the same again"
-    if drifts := rig.dataplane.audit(rig.program):
-        yield f"drift right after an apply: {drifts[0]}"
 
 
 def _verdict(result: Result, *, expected: bool, by_program: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from polyplane.ir.evaluate import Evaluation
 from polyplane.ir.program import Program
 from polyplane.plugins import Dataplane, load_backend
 from polyplane.reconcile.diff import diff
@@ -123,8 +124,7 @@ def _compare(
         wanted[pair] = ask(oracle, world, pair, service, family).allowed if written is None else written
         found[pair] = allowed(evaluations)
         if wanted[pair] is not found[pair]:
-            answer = ask(oracle, world, pair, service, family)
-            trails[pair] = (*(f"oracle: {line}" for line in answer.trail), *(f"evaluate: {line}" for line in trail_of(evaluations)))
+            trails[pair] = both_trails(ask(oracle, world, pair, service, family), evaluations)
     outcome.compare(step=step, service=service, family=family, expected=wanted, found=found, judge=judge, trails=trails)
 
 
@@ -140,6 +140,11 @@ def ask(oracle: Oracle, world: World, pair: Pair, service: Service, family: int)
             icmp_type={4: 8, 6: 128}[family] if service.protocol == "ICMP" else None,
         )
     )
+
+
+def both_trails(answer: Answer, evaluations: Iterable[Evaluation]) -> tuple[str, ...]:
+    """Return how the oracle and the program came to their answers, each line with its witness in front."""
+    return (*(f"oracle: {line}" for line in answer.trail), *(f"evaluate: {line}" for line in trail_of(evaluations)))
 
 
 def check_expanders(scenario: Scenario) -> Outcome:

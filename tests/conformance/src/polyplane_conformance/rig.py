@@ -7,7 +7,7 @@ source is missing, which the behaviours that start a real agent have.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -199,6 +199,18 @@ class Rig:
                     },
                 )
 
+    def upkeep(self) -> Iterator[str]:
+        """Yield what is wrong besides verdicts: applying again changes nothing, the audit is content, and so is the witness.
+
+        Applying again would repair what a change itself has left undone, so packets are sent before.
+        """
+        if operations := self.dataplane.apply(diff(Program(), self.program)).operations:
+            yield f"{operations} operations on applying the same again"
+        if drifts := self.dataplane.audit(self.program):
+            yield f"drift right after an apply: {drifts[0]}"
+        for difference in self.backend.gaps.differences(self.program, str(self.sandbox.node_netns)):
+            yield f"another tool sees otherwise: {difference}"
+
     def prove(self, world: World, scenario: Scenario, outcome: Outcome) -> None:
         """See that everything the scenario will ask passes while no policy is there; what passed once in this sandbox is not asked again."""
         later = {
@@ -226,7 +238,7 @@ class Rig:
 
 
 def play(rig: Rig, scenario: Scenario, *, record: Path | None = None) -> Outcome:
-    """Play a scenario with packets: baseline, steps, and after each step that applying again changes nothing.
+    """Play a scenario with packets: baseline, steps, and after each step `Rig.upkeep`.
 
     :param record: folder to write a pcap file of all packets on the node into
     """
@@ -240,14 +252,8 @@ def play(rig: Rig, scenario: Scenario, *, record: Path | None = None) -> Outcome
     for number, step in enumerate(scenario.steps, 1):
         for action in step.actions:
             rig.act(world, action)
-        # packets first: applying again would repair what the change itself has left undone
         rig.check(world, step.expectations, outcome, step=number)
-        if operations := rig.dataplane.apply(diff(Program(), rig.program)).operations:
-            outcome.notes.append(f"step {number}: {operations} operations on applying the same again")
-        if drifts := rig.dataplane.audit(rig.program):
-            outcome.notes.append(f"step {number}: drift right after an apply: {drifts[0]}")
-        for difference in rig.backend.gaps.differences(rig.program, str(rig.sandbox.node_netns)):
-            outcome.notes.append(f"step {number}: another tool sees otherwise: {difference}")
+        outcome.notes += [f"step {number}: {problem}" for problem in rig.upkeep()]
     return outcome
 
 
