@@ -11,11 +11,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from polyplane_conformance.progress import Bar, Diaries
 from polyplane_conformance.report import Report
 
-#: Statuses of pytest after which there is a report: all passed, some failed, none were chosen.
-_SOUND: Final = (0, 1, 5)
+#: Statuses of pytest after which there is a report.
+_SOUND: Final = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 #: Seconds between two looks at how far the processes are.
 _LOOK: Final = 0.2
 

@@ -19,7 +19,7 @@ from polyplane_conformance.features import OPERATION, api_of, features_of
 from polyplane_conformance.gaps import Gap, GapError, Gaps, behaviour_name, behaviours, load_gaps
 from polyplane_conformance.jobs import shards
 from polyplane_conformance.needs import missing, require
-from polyplane_conformance.progress import Diary
+from polyplane_conformance.progress import Diary, Watcher
 from polyplane_conformance.report import REPORT, Entry, Report, Status
 from polyplane_conformance.results import Outcome
 from polyplane_conformance.scenario import TIERS, Scenario, ScenarioError, load_scenarios, read_scenarios
@@ -94,9 +94,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "without_packets: only for backends that no packet passes through")
     config.addinivalue_line("markers", "netns: sends real packets between network namespaces; needs root")
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
-    report = config.stash[REPORT] = Report()
+    config.stash[REPORT] = Report()
     if (diary := config.getoption("--polyplane-diary")) is not None:
-        config.pluginmanager.register(Diary(diary, report))
+        config.pluginmanager.register(Watcher(Diary(diary)))
 
 
 def backends(config: pytest.Config) -> list[Backend]:

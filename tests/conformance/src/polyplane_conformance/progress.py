@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import pytest
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from polyplane_conformance.report import REPORT, STYLES, Entry, Report
+from polyplane_conformance.report import REPORT, STYLES, Report
 
 _WIDTH: Final = 48
+
+
+class Listener(Protocol):
+    """Whoever wants to know how far a run is."""
+
+    def expect(self, total: int) -> None:
+        """So many tests there will be."""
+
+    def tell(self, entries: Sequence[tuple[str, str]]) -> None:
+        """One more is done; ``entries`` are new in the report: title and status."""
 
 
 class Bar:
@@ -33,32 +43,45 @@ class Bar:
         self._progress.stop()
 
     def expect(self, total: int) -> None:
-        """So many tests there will be."""
+        """Show how many there will be."""
         self._progress.update(self._task, total=total)
 
-    def tell(self, done: int, entries: Iterable[tuple[str, str]]) -> None:
-        """So many are done by now; ``entries`` are new: title and status."""
-        latest = None
-        for latest, status in entries:
+    def tell(self, entries: Sequence[tuple[str, str]]) -> None:
+        """Show that one more is done."""
+        for title, status in entries:
             if status == "failed":
-                self._progress.console.print(f"[{STYLES['failed']}]failed[/] {escape(latest)}", highlight=False)
-        if latest is not None:
-            self._progress.update(self._task, description=escape(f"{latest:<{_WIDTH}.{_WIDTH}}"))
-        self._progress.update(self._task, completed=done)
+                self._progress.console.print(f"[{STYLES['failed']}]failed[/] {escape(title)}", highlight=False)
+            self._progress.update(self._task, description=escape(f"{title:<{_WIDTH}.{_WIDTH}}"))
+        self._progress.advance(self._task)
 
 
-def _title(entry: Entry) -> str:
-    return f"{entry.tier} {entry.backend} {entry.name}"
+class Diary:
+    """Writes down for another process how far this one is: a line of JSON for the start and for each test."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def expect(self, total: int) -> None:
+        """Write how many there will be."""
+        self._write(total)
+
+    def tell(self, entries: Sequence[tuple[str, str]]) -> None:
+        """Write that one more is done."""
+        self._write(entries)
+
+    def _write(self, what: object) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(what) + "\n")
 
 
 class Watcher:
-    """A pytest plugin that tells a bar and keeps the report; ``broken`` are modules that could not even be collected, and why."""
+    """A pytest plugin that tells a listener and keeps the report; ``broken`` are modules that could not even be collected, and why."""
 
-    def __init__(self, bar: Bar) -> None:
+    def __init__(self, listener: Listener) -> None:
         self.broken: list[str] = []
         self.report = Report()
-        self._bar = bar
-        self._done = self._shown = 0
+        self._listener = listener
+        self._told = 0
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Keep what could not be collected."""
@@ -68,59 +91,36 @@ class Watcher:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Tell how many there are."""
         self.report = session.config.stash[REPORT]
-        self._bar.expect(len(session.items))
+        self._listener.expect(len(session.items))
 
     def pytest_runtest_logfinish(self) -> None:
         """Tell what is new."""
-        self._done += 1
-        new, self._shown = self.report.entries[self._shown :], len(self.report.entries)
-        self._bar.tell(self._done, [(_title(entry), entry.status) for entry in new])
-
-
-class Diary:
-    """A pytest plugin that writes down for another process how far it is: a line of JSON for the start and for each test."""
-
-    def __init__(self, path: Path, report: Report) -> None:
-        self._path = path
-        self._report = report
-        self._shown = 0
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Write how many there are."""
-        self._write(len(session.items))
-
-    def pytest_runtest_logfinish(self) -> None:
-        """Write what is new."""
-        new, self._shown = self._report.entries[self._shown :], len(self._report.entries)
-        self._write([(_title(entry), entry.status) for entry in new])
-
-    def _write(self, what: object) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(what) + "\n")
+        new, self._told = self.report.entries[self._told :], len(self.report.entries)
+        self._listener.tell([(f"{entry.tier} {entry.backend} {entry.name}", entry.status) for entry in new])
 
 
 class Diaries:
     """Reads what several processes write."""
 
-    def __init__(self, paths: Iterable[Path], bar: Bar) -> None:
+    def __init__(self, paths: Iterable[Path], listener: Listener) -> None:
+        #: Up to which byte each is read.
         self._read = dict.fromkeys(paths, 0)
         self._totals: dict[Path, int] = {}
-        self._done = 0
-        self._bar = bar
+        self._listener = listener
 
     def look(self) -> None:
-        """Tell the bar what is new."""
-        for path, seen in self._read.items():
+        """Tell the listener what is new."""
+        for path, start in self._read.items():
             if not path.exists():
                 continue
-            *lines, _unfinished = path.read_text(encoding="utf-8").split("\n")
-            for line in lines[seen:]:
-                what = json.loads(line)
+            with path.open("rb") as file:
+                file.seek(start)
+                *lines, _unfinished = file.read().split(b"\n")
+            self._read[path] = start + sum(len(line) + 1 for line in lines)
+            for what in map(json.loads, lines):
                 if isinstance(what, int):
                     self._totals[path] = what
                 else:
-                    self._done += 1
-                    self._bar.tell(self._done, [(title, status) for title, status in what])
-            self._read[path] = len(lines)
+                    self._listener.tell([(title, status) for title, status in what])
         if len(self._totals) == len(self._read):
-            self._bar.expect(sum(self._totals.values()))
+            self._listener.expect(sum(self._totals.values()))

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
+import pytest
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -78,11 +79,11 @@ def hunt(folder: Path, tier: str, backend: str, pattern: str | None) -> Catch | 
     argv += ["--polyplane-gaps", str(stated)] if (stated := gaps_file(backend)) is not None else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode in (0, 5):
+    if done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         return None
     entries = json.loads(report.read_text(encoding="utf-8"))["results"] if report.exists() else []
     failed = next((entry for entry in entries if entry["status"] == "failed"), None)
-    if done.returncode != 1 or failed is None:
+    if done.returncode != pytest.ExitCode.TESTS_FAILED or failed is None:
         raise RuntimeError(f"the suite did not run: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return Catch(failed["name"], failed["detail"])
 
