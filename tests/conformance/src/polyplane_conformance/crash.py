@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, Final
 
 #: Status of a child that was made to die.
-DIED: Final = 86
+_DIED: Final = 86
 _FAILED: Final = 87
 
 
@@ -26,40 +26,27 @@ def count_calls(work: Callable[[], object]) -> int:
     :raises RuntimeError: when the work fails there
     """
     reading, writing = os.pipe()
-    child = _fork()
-    if child == 0:
-        status = _FAILED
-        try:
-            counter = _Counter(sys.maxsize)
-            counter.run(work)
-            os.write(writing, str(counter.calls).encode())
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(writing)
+    counter = _Counter(sys.maxsize)
+
+    def count() -> None:
+        counter.run(work)
+        os.write(writing, str(counter.calls).encode())
+
     with os.fdopen(reading, "rb") as pipe:
-        text = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if status or not text:
-        raise RuntimeError("the work fails in a child process")
-    return int(text)
+        try:
+            _in_child(count)
+        finally:
+            os.close(writing)
+        return int(pipe.read())
 
 
 def die_at(work: Callable[[], object], call: int) -> bool:
-    """Do the work in a child process that dies at its n-th call; return whether it came to that."""
-    child = _fork()
-    if child == 0:
-        status = _FAILED
-        try:
-            _Counter(call).run(work)
-            status = 0
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code not in (0, DIED):
-        raise RuntimeError(f"the work fails in a child process with status {code}")
-    return code == DIED
+    """Do the work in a child process that dies at its n-th call; return whether it came to that.
+
+    :raises RuntimeError: when the work fails before
+    """
+    counter = _Counter(call)
+    return _in_child(lambda: counter.run(work)) == _DIED
 
 
 def strides(calls: int, points: int) -> Iterator[int]:
@@ -67,10 +54,23 @@ def strides(calls: int, points: int) -> Iterator[int]:
     yield from sorted({max(1, calls * number // points) for number in range(1, points + 1)})
 
 
-def _fork() -> int:
+def _in_child(work: Callable[[], None]) -> int:
+    """Do the work in a child process; return the status that it ended with, 0 or `_DIED`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # other threads wait for processes; the child touches none of their locks
-        return os.fork()
+        child = os.fork()
+    if child == 0:
+        status = _FAILED
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code not in (0, _DIED):
+        raise RuntimeError(f"the work fails in a child process with status {code}")
+    return code
 
 
 class _Counter:
@@ -93,4 +93,4 @@ class _Counter:
         if event in ("call", "c_call"):
             self.calls += 1
             if self.calls >= self._last:
-                os._exit(DIED)
+                os._exit(_DIED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from polyplane_conformance.expectation import Pair, Service, print_table
+from polyplane_conformance.expectation import Pair, Service
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +85,6 @@ class Outcome:
         if (more := len(self.disagreements) - limit) > 0:
             lines.append(f"… and {more} more")
         return "\n".join(lines)
-
-
-def side_by_side(expected: Mapping[Pair, bool], found: Mapping[Pair, bool | None]) -> str:
-    """Return two truth tables, the expected one above the one found."""
-    return f"expected\n{print_table(expected)}\nfound\n{print_table(found)}"
 
 
 def total(outcomes: Iterable[Outcome]) -> Outcome:
