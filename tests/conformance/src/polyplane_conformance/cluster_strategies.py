@@ -28,8 +28,9 @@ _NETWORKS: Final = (
     "fd00:10:244:1::/64",
     "2001:db8::9/128",
 )
-_PORT_NAMES: Final = ("web", "dns", "serve-80-tcp", "nowhere")
-_PROTOCOLS: Final = ("TCP", "UDP", "SCTP")
+#: Names that ports have, and one that none has.
+PORT_NAMES: Final = ("web", "dns", "serve-80-tcp", "nowhere")
+PROTOCOLS: Final = ("TCP", "UDP", "SCTP")
 #: What a newer API might have, and what a schema lets through.
 STRANGE_PEERS: Final[tuple[dict[str, Any], ...]] = (
     {},
@@ -128,16 +129,16 @@ def _ranges(draw: st.DrawFn) -> dict[str, int]:
 @st.composite
 def _protocols(draw: st.DrawFn, *, names: bool) -> dict[str, Any]:
     if names and draw(st.booleans()):
-        return {"destinationNamedPort": draw(st.sampled_from(_PORT_NAMES))}
+        return {"destinationNamedPort": draw(st.sampled_from(PORT_NAMES))}
     port = {"number": draw(_NUMBERS)} if draw(st.booleans()) else {"range": draw(_ranges())}
-    return {draw(st.sampled_from(_PROTOCOLS)).lower(): {"destinationPort": port}}
+    return {draw(st.sampled_from(PROTOCOLS)).lower(): {"destinationPort": port}}
 
 
 @st.composite
 def _ports(draw: st.DrawFn, *, names: bool) -> dict[str, Any]:
     if names and draw(st.booleans()):
-        return {"namedPort": draw(st.sampled_from(_PORT_NAMES))}
-    protocol = {"protocol": draw(st.sampled_from(_PROTOCOLS))} if draw(st.booleans()) else {}
+        return {"namedPort": draw(st.sampled_from(PORT_NAMES))}
+    protocol = {"protocol": draw(st.sampled_from(PROTOCOLS))} if draw(st.booleans()) else {}
     if draw(st.booleans()):
         return {"portNumber": {**protocol, "port": draw(_NUMBERS)}}
     return {"portRange": {**protocol, **draw(_ranges())}}

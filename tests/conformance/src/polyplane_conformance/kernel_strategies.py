@@ -24,11 +24,10 @@ from polyplane_conformance.actions import (
 )
 from polyplane_conformance.cluster_strategies import cluster_actions
 from polyplane_conformance.scenario import Scenario, Step
-from polyplane_conformance.strategies import labels, node_labels, pod_specs, policy_specs, selectors
+from polyplane_conformance.strategies import NAMESPACES, labels, node_labels, pod_specs, policy_specs, selectors
 
 #: The pods: those of x and y on the node under test, the one of z elsewhere.
 FUZZED: Final = ("x/a", "x/b", "y/a", "y/b", "z/a")
-_NAMESPACES: Final = ("x", "y", "z")
 #: The one that comes and goes, and the one that may get its addresses then.
 _LEAVER: Final = "y/b"
 _HEIR: Final = "y/heir"
@@ -88,7 +87,7 @@ def _changes(draw: st.DrawFn, present: _Present) -> Action:
         case "label-pod":
             return LabelPod(pod=draw(st.sampled_from(sorted(present.pods))), set=draw(labels()))
         case "label-namespace" | "label-node" as kind:
-            namespaces = st.builds(LabelNamespace, name=st.sampled_from(_NAMESPACES), set=labels(), drop=labels().map(tuple))
+            namespaces = st.builds(LabelNamespace, name=st.sampled_from(NAMESPACES), set=labels(), drop=labels().map(tuple))
             return draw(namespaces if kind == "label-namespace" else node_labels())
         case "come-or-go":
             return draw(_move(present))
@@ -128,7 +127,7 @@ def kernel_scenarios(draw: st.DrawFn) -> Scenario:
     return Scenario(
         name="fuzz/random",
         description="a random cluster",
-        namespaces={name: {"ns": name, **draw(labels())} for name in _NAMESPACES},
+        namespaces={name: {"ns": name, **draw(labels())} for name in NAMESPACES},
         pods={pod: _placed(draw(pod_specs()), pod) for pod in FUZZED},
         steps=tuple(steps),
     )

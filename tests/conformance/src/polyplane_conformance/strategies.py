@@ -22,15 +22,13 @@ from polyplane_conformance.actions import (
     PodSpec,
     RemovePod,
 )
-from polyplane_conformance.cluster_strategies import cluster_actions
+from polyplane_conformance.cluster_strategies import PORT_NAMES, PROTOCOLS, cluster_actions
 from polyplane_conformance.scenario import Scenario, Step
 
 #: Keys and values of labels: so few that selectors often find somebody.
 _VALUES: Final[dict[str, tuple[str, ...]]] = {"pod": ("a", "b", "c"), "tier": ("a", ""), "ns": ("x", "y", "z")}
-_NAMESPACES: Final = ("x", "y", "z")
+NAMESPACES: Final = ("x", "y", "z")
 _PODS: Final = ("x/a", "x/b", "y/a", "y/b", "z/c")
-_PORT_NAMES: Final = ("web", "dns", "serve-80-tcp", "nowhere")
-_PROTOCOLS: Final = ("TCP", "UDP", "SCTP")
 _CIDRS: Final[dict[str, tuple[str, ...]]] = {
     "0.0.0.0/0": ("0.0.0.0/1", "10.244.1.0/24", "10.244.2.10/32"),
     "10.244.0.0/16": ("10.244.1.0/24", "10.244.1.10/32", "10.244.2.0/31"),
@@ -96,7 +94,7 @@ def ports(draw: st.DrawFn) -> dict[str, Any]:
     """Port items: numbers, names, ranges, whole protocols, and nothing at all."""
     item: dict[str, Any] = {}
     if draw(st.booleans()):
-        item["protocol"] = draw(st.sampled_from(_PROTOCOLS))
+        item["protocol"] = draw(st.sampled_from(PROTOCOLS))
     match draw(st.sampled_from(("none", "number", "range", "name"))):
         case "number":
             item["port"] = draw(st.sampled_from((1, 79, 80, 81, 8080, 65535)))
@@ -104,7 +102,7 @@ def ports(draw: st.DrawFn) -> dict[str, Any]:
             item["port"] = draw(st.sampled_from((1, 79, 80, 81)))
             item["endPort"] = draw(st.sampled_from((81, 8080, 65535)))
         case "name":
-            item["port"] = draw(st.sampled_from(_PORT_NAMES))
+            item["port"] = draw(st.sampled_from(PORT_NAMES))
     return item
 
 
@@ -160,7 +158,7 @@ def node_labels(draw: st.DrawFn) -> Action:
 def changes(draw: st.DrawFn) -> Action:
     """One change to a cluster of `scenarios`; pods it names exist or come back."""
     pod = draw(st.sampled_from(_PODS))
-    policy = f"{draw(st.sampled_from(_NAMESPACES))}/p{draw(st.integers(0, 2))}"
+    policy = f"{draw(st.sampled_from(NAMESPACES))}/p{draw(st.integers(0, 2))}"
     match kind := draw(
         st.sampled_from(
             (
@@ -188,7 +186,7 @@ def changes(draw: st.DrawFn) -> Action:
         case "label-pod":
             return LabelPod(pod="x/a", set=draw(labels()))
         case "label-namespace":
-            return LabelNamespace(name=draw(st.sampled_from(_NAMESPACES)), set=draw(labels()), drop=tuple(draw(labels())))
+            return LabelNamespace(name=draw(st.sampled_from(NAMESPACES)), set=draw(labels()), drop=tuple(draw(labels())))
         case "label-node":
             return draw(node_labels())
         case "finish" | "remove":
@@ -203,7 +201,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     """Small random clusters, some policies at once, then some changes; nothing is expected in writing."""
     tiers = draw(st.lists(cluster_actions(selectors()), max_size=3))
     first: list[Action] = [
-        ApplyPolicy(policy=f"{draw(st.sampled_from(_NAMESPACES))}/p{number}", spec=draw(policy_specs()))
+        ApplyPolicy(policy=f"{draw(st.sampled_from(NAMESPACES))}/p{number}", spec=draw(policy_specs()))
         for number in range(draw(st.integers(0 if tiers else 1, 3)))
     ]
     later: list[Action] = []
@@ -219,7 +217,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     return Scenario(
         name="random/random",
         description="a random cluster",
-        namespaces={name: draw(labels()) for name in _NAMESPACES},
+        namespaces={name: draw(labels()) for name in NAMESPACES},
         pods={pod: draw(pod_specs()) for pod in _PODS},
         steps=(Step(actions=(*first, *tiers), expectations=()), *(Step(actions=(action,), expectations=()) for action in later)),
     )
