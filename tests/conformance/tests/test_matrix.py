@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -101,13 +101,11 @@ def test_what_is_no_report_is_an_error(tmp_path: Path) -> None:
             read_reports(tmp_path / "x.yaml")
 
 
-def test_the_command_writes_each_format(tmp_path: Path) -> None:
+def test_the_command_writes_each_format(tmp_path: Path, conformance: Callable[..., CompletedProcess[str]]) -> None:
     path = written(tmp_path)
     begins = {"md": "# Conformance", "html": "<!doctype html>", "junit": "<?xml", "summary": "---"}
     for form, first in begins.items():
-        argv = [sys.executable, "-c", "from polyplane_conformance.cli import main; main()", "report", str(path), "--format", form]
-        done = subprocess.run(argv, capture_output=True, text=True, check=True)
-        assert done.stdout.startswith(first)
+        assert conformance("report", path, "--format", form).stdout.startswith(first)
 
 
 def test_every_feature_is_known_and_each_is_needed_by_some_scenario() -> None:

@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+Conformance = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def run_suite(folder: Path, *arguments: str, **environment: str) -> tuple[int, dict[str, Any], str]:
@@ -62,52 +65,35 @@ def test_a_corpus_that_is_none_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code"), [(("--scenario", "union/open-to-all"), 0), (("--scenario", "nowhere/*"), 1), (("--backend", "nobody"), 2)]
 )
-def test_the_command_says_by_its_status_what_it_found(tmp_path: Path, arguments: tuple[str, ...], code: int) -> None:
-    argv = [sys.executable, "-c", "from polyplane_conformance.cli import main; main()", "run", "--tier", "model", *arguments]
-    environment = {**os.environ, "PYTEST_ADDOPTS": "-v"}  # somebody's own habit
-    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+def test_the_command_says_by_its_status_what_it_found(conformance: Conformance, arguments: tuple[str, ...], code: int) -> None:
+    done = conformance("run", "--tier", "model", *arguments, PYTEST_ADDOPTS="-v")  # somebody's own habit
     assert done.returncode == code, done.stdout + done.stderr
     if code == 0:
         assert done.stdout.splitlines()[-1].startswith("2 passed, 0 failed")
 
 
-def test_explain_shows_both_sides(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from polyplane_conformance.cli import main; main()", "explain", "peers/either-selector"]
-    one = subprocess.run([*command, "--from", "z/a", "--to", "x/a"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+def test_explain_shows_both_sides(conformance: Conformance) -> None:
+    one = conformance("explain", "peers/either-selector", "--from", "z/a", "--to", "x/a").stdout
     oracle, _, program = one.partition("program: deny")
     assert "ingress of x/a: isolated by x/from-b-or-y, and no rule allows it" in oracle
     assert "NetworkPolicy x/from-b-or-y ingress[0]: does not match" in program
-    whole = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert "step 1" in whole
-    assert subprocess.run([*command, "--from", "z/a", "--to", "nobody"], cwd=tmp_path, capture_output=True, check=False).returncode == 2
+    assert "step 1" in conformance("explain", "peers/either-selector").stdout
+    assert conformance("explain", "peers/either-selector", "--from", "z/a", "--to", "nobody").returncode == 2
 
 
 @pytest.mark.netns
 @pytest.mark.needs("tcpdump", "nft")
-def test_packets_are_recorded_on_request(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-c",
-        "from polyplane_conformance.cli import main; main()",
-        "run",
-        "--tier",
-        "netns",
-        "--backend",
-        "nftables",
-    ]
-    argv = [*command, "--scenario", "union/open-to-all", "--pcap", str(tmp_path)]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+def test_packets_are_recorded_on_request(tmp_path: Path, conformance: Conformance) -> None:
+    done = conformance("run", "--tier", "netns", "--backend", "nftables", "--scenario", "union/open-to-all", "--pcap", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "union-open-to-all-nftables.pcap").stat().st_size > 10_000
 
 
-def test_several_processes_find_together_what_one_finds(tmp_path: Path) -> None:
+def test_several_processes_find_together_what_one_finds(tmp_path: Path, conformance: Conformance) -> None:
     found = []
     for jobs in (1, 3):
         report = tmp_path / f"{jobs}.json"
-        command = "from polyplane_conformance.cli import main; main()"
-        some = ("--tier", "model", "--scenario", "union/*", "--jobs", str(jobs), "--report", str(report))
-        done = subprocess.run([sys.executable, "-c", command, "run", *some], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = conformance("run", "--tier", "model", "--scenario", "union/*", "--jobs", jobs, "--report", report)
         assert done.returncode == 0, done.stdout + done.stderr
         results = json.loads(report.read_text(encoding="utf-8"))["results"]
         found.append(sorted((entry["tier"], entry["name"], entry["status"], entry["cells"]) for entry in results))
