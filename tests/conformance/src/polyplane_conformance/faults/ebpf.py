@@ -66,8 +66,8 @@ FAULTS: Final = (
     Fault(
         "protocols of a row are forgotten",
         "polyplane_ebpf/encode.py",
-        "144 + port_bits, stack, class_id, protocol, 0)",
-        "144 + port_bits, stack, class_id, 6, 0)",
+        "_POLICY_BITS + port_bits, stack, class_id, protocol, 0)",
+        "_POLICY_BITS + port_bits, stack, class_id, 6, 0)",
         "ports/udp-is-not-tcp",
         "ingress of x/a: isolated by x/udp, and no rule allows it",
     ),
