@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from polyplane_bench import charts, churn, core, events, packets, page
+from polyplane_bench import charts, churn, core, events, packets, page, profiles
 from polyplane_bench.figures import Figure, Result, machine, now
 from polyplane_bench.settings import BACKENDS, RESULTS, Settings, Size, missing
 
@@ -21,6 +21,7 @@ SECTIONS: Final[dict[str, Callable[[Settings], tuple[Figure, ...]]]] = {
     "events": events.measure,
     "packets": packets.measure,
     "churn": churn.measure,
+    "profile": profiles.measure,
 }
 
 
@@ -31,7 +32,8 @@ def main() -> int:
     if not options.report:
         settings = _possible(settings)
         for name in options.sections:
-            if name != "core" and not settings.backends:
+            if reason := _prevented(name, settings):
+                settings.say(f"without {name}: {reason}")
                 continue
             began, load = time.monotonic(), os.getloadavg()[0]
             figures = SECTIONS[name](settings)
@@ -56,6 +58,13 @@ def main() -> int:
     drawn = charts.draw(results, settings.results)
     settings.say(f"report: {report}" + ("" if drawn else "; its charts need matplotlib: pip install -r tests/benchmarks/requirements.txt"))
     return 0
+
+
+def _prevented(section: str, settings: Settings) -> str:
+    """Say why a section cannot be measured here; empty if it can."""
+    if section == "profile":
+        return profiles.missing()
+    return "" if section == "core" or settings.backends else "no backend can be measured here"
 
 
 def _possible(settings: Settings) -> Settings:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from polyplane_bench import page_churn, page_core, page_events, page_packets, page_targets
+from polyplane_bench import page_churn, page_core, page_events, page_packets, page_profile, page_targets
 from polyplane_bench.figures import ROOT, Result
 
 #: The results that the documentation shows, and their charts.
@@ -17,6 +17,7 @@ _SECTIONS: Final[Mapping[str, Callable[[Result, str], list[str]]]] = {
     "events": page_events.lines,
     "packets": page_packets.lines,
     "churn": page_churn.lines,
+    "profile": page_profile.lines,
 }
 
 _HEAD: Final = """\
@@ -29,6 +30,7 @@ What polyplane costs, measured by its own benchmark suite on one machine. Times 
 make bench                                        # all sections, quick
 make bench SIZE=full SECTIONS=core,packets        # as below
 make bench SECTIONS=packets MEASURE=nftables,ebpf # only these backends
+make bench SECTIONS=profile MEASURE=nftables      # flame graphs, and the functions that take most of the time
 ```
 
 It writes `bench/results/*.json`, charts, and a report like this page.
