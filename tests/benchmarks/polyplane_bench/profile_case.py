@@ -14,18 +14,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from polyplane import logs
 from polyplane.config import LogFormat, LogLevel
-from polyplane.ir.program import EMPTY, Program
+from polyplane.ir.program import EMPTY
 from polyplane.reconcile.diff import diff
 from polyplane_bench import core_case
 from polyplane_bench.cluster import Shape, SyntheticCluster
 from polyplane_bench.packets import ends, plane
-from polyplane_bench.programs import Load, grown, program
+from polyplane_bench.programs import Load, grown, program, shortened
 
 #: The profiler, installed beside the interpreter.
 SPY: Final = Path(sys.executable).with_name("py-spy")
@@ -68,18 +67,9 @@ def apply_changes(stack: ExitStack, backend: str, policies: int, rounds: int) ->
     _, made = stack.enter_context(plane(backend))
     base = program(Load(policies=policies, endpoints=250), *ends())
     made.apply(diff(EMPTY, base))
-    steps = [grown(base), base, _shorter(base), base]
+    steps = [grown(base), base, shortened(base), base]
     deltas = [diff(before, after) for before, after in zip([base, *steps], steps, strict=False)]
     return lambda: [made.apply(delta) for _ in range(rounds) for delta in deltas]
-
-
-def _shorter(base: Program) -> Program:
-    """Return a program without the last policy of one endpoint."""
-    endpoint = next(one for one in base.endpoints.values() if one.ingress and len(one.ingress[0].policies) > 1)
-    *kept, last = endpoint.ingress[0].policies
-    without = replace(endpoint, ingress=(replace(endpoint.ingress[0], policies=tuple(kept)),))
-    policies = {key: policy for key, policy in base.policies.items() if key != last}
-    return replace(base, endpoints={**base.endpoints, endpoint.id: without}, policies=policies)
 
 
 CASES: Final[dict[str, Callable[..., Work]]] = {

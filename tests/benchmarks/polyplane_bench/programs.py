@@ -157,3 +157,12 @@ def grown(base: Program) -> Program:
     first = base.sets[min(base.sets)]
     members = first.members.changed(added=[Cidr.parse(peer_address(1 << 17))])
     return replace(base, sets={**base.sets, first.id: replace(first, members=members)})
+
+
+def shortened(base: Program) -> Program:
+    """Return a program without the last policy of the first endpoint that has several."""
+    endpoint = next(one for one in base.endpoints.values() if one.ingress and len(one.ingress[0].policies) > 1)
+    *kept, last = endpoint.ingress[0].policies
+    without = replace(endpoint, ingress=(replace(endpoint.ingress[0], policies=tuple(kept)),))
+    policies = {key: policy for key, policy in base.policies.items() if key != last}
+    return replace(base, endpoints={**base.endpoints, endpoint.id: without}, policies=policies)
