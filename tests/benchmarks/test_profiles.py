@@ -32,7 +32,7 @@ def test_samples_count_for_our_innermost_function() -> None:
 def test_the_section_draws_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = [
         ("core, events", {"pods": 1000, "policies": 100, "rounds": 10}),
-        ("changes", {"backend": "nftables", "policies": 500, "rounds": 2}),
+        ("changes", {"backend": "nftables", "policies": 500, "seconds": 0.5}),
     ]
     monkeypatch.setattr(profiles, "cases", lambda _: small)
     figures = profiles.measure(Settings(results=tmp_path))

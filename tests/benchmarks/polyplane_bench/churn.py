@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from polyplane_bench.core_case import memory_of
 from polyplane_bench.figures import Figure, Samples
+from polyplane_bench.probe import Counted
 from polyplane_bench.rig import LOCAL, MARKER, REMOTE, Rig, policy
 from polyplane_bench.settings import Settings, Size
 
@@ -45,25 +47,16 @@ def measure(settings: Settings) -> tuple[Figure, ...]:
 
 def _restart_pods(rig: Rig, samples: Samples, case: dict[str, str | int]) -> None:
     """Delete every remote pod and create it anew with another address; all of them are peers of policies here."""
-    rig.settle()
-    before, cpu = len(rig.applies), rig.cpu()
-    with rig.probe.watching() as counted:
+
+    def write() -> None:
         began = time.monotonic()
         for number in range(REMOTE):
             rig.remove(rig.remote(number))
             rig.put(rig.remote(number, generation=1))
-        written = time.monotonic() - began
+        samples.add("pods restarted, written", "s", time.monotonic() - began, **case)
         rig.put(rig.client(marker="yes"))  # the watch delivers in order: with this, all the others are there
-        done = rig.marker.until_open()
-        rig.settle()
-    applies = rig.applies[before:]
-    samples.add("pods restarted, written", "s", written, **case)
-    samples.add("pods restarted, time", "s", done - began, **case)
-    samples.add("pods restarted, operations", "", sum(apply.operations for apply in applies), **case)
-    samples.add("pods restarted, applies", "", len(applies), **case)
-    samples.add("pods restarted, CPU", "s", rig.cpu() - cpu, **case)
-    samples.add("pods restarted, lost", "", counted.sent - counted.arrived, **case)
-    samples.add("pods restarted, sent", "", counted.sent, **case)
+
+    _upheaval(rig, samples, case, "pods restarted", write)
     rig.put(rig.client())
     rig.marker.until_closed()
 
@@ -75,25 +68,36 @@ def _many_policies(rig: Rig, samples: Samples, case: dict[str, str | int]) -> No
         for number in range(AT_ONCE - 1)
     ]
     made.append(policy("new-marker", _SERVER, _CLIENT, port=MARKER))
-    rig.settle()
-    before, cpu = len(rig.applies), rig.cpu()
-    with rig.probe.watching() as counted:
-        began = time.monotonic()
+
+    def write() -> None:
         for each in made:
             rig.put(each)
-        done = rig.marker.until_open()
-        rig.settle()
-    applies = rig.applies[before:]
-    samples.add("policies at once, time", "s", done - began, **case)
-    samples.add("policies at once, operations", "", sum(apply.operations for apply in applies), **case)
-    samples.add("policies at once, applies", "", len(applies), **case)
-    samples.add("policies at once, CPU", "s", rig.cpu() - cpu, **case)
-    samples.add("policies at once, lost", "", counted.sent - counted.arrived, **case)
-    samples.add("policies at once, sent", "", counted.sent, **case)
+
+    _upheaval(rig, samples, case, "policies at once", write)
     for each in made:
         rig.remove(each)
     rig.marker.until_closed()
     rig.settle()
+
+
+def _upheaval(rig: Rig, samples: Samples, case: dict[str, str | int], what: str, write: Callable[[], None]) -> None:
+    """Let something be written whose last object opens the marker's way; measure until it does, and what it is to agent and traffic."""
+    rig.settle()
+    before, cpu = len(rig.applies), rig.cpu()
+    with rig.probe.watching() as counted:
+        seconds = rig.marker.opens(write)
+        rig.settle()
+    applies = rig.applies[before:]
+    samples.add(f"{what}, time", "s", seconds, **case)
+    samples.add(f"{what}, operations", "", sum(apply.operations for apply in applies), **case)
+    samples.add(f"{what}, applies", "", len(applies), **case)
+    samples.add(f"{what}, CPU", "s", rig.cpu() - cpu, **case)
+    _add_losses(samples, case, what, counted)
+
+
+def _add_losses(samples: Samples, case: dict[str, str | int], what: str, counted: Counted) -> None:
+    samples.add(f"{what}, lost", "", counted.sent - counted.arrived, **case)
+    samples.add(f"{what}, sent", "", counted.sent, **case)
 
 
 def _restart_agent(rig: Rig, samples: Samples, case: dict[str, str | int]) -> None:
@@ -109,5 +113,4 @@ def _restart_agent(rig: Rig, samples: Samples, case: dict[str, str | int]) -> No
     samples.add("agent restarted, apply", "s", first.seconds, **case)
     samples.add("agent restarted, operations", "", first.operations, **case)
     samples.add("agent restarted, CPU", "s", cpu, **case)
-    samples.add("agent restarted, lost", "", counted.sent - counted.arrived, **case)
-    samples.add("agent restarted, sent", "", counted.sent, **case)
+    _add_losses(samples, case, "agent restarted", counted)

@@ -62,14 +62,21 @@ def first_apply(stack: ExitStack, backend: str, policies: int) -> Work:
     return lambda: made.apply(delta)
 
 
-def apply_changes(stack: ExitStack, backend: str, policies: int, rounds: int) -> Work:
-    """Among many policies, let an address join a set and leave it, and a policy go and come back."""
+def apply_changes(stack: ExitStack, backend: str, policies: int, seconds: float) -> Work:
+    """Among many policies, let an address join a set and leave it, and a policy go and come back, as often as there is time."""
     _, made = stack.enter_context(plane(backend))
     base = program(Load(policies=policies, endpoints=250), *ends())
     made.apply(diff(EMPTY, base))
     steps = [grown(base), base, shortened(base), base]
     deltas = [diff(before, after) for before, after in zip([base, *steps], steps, strict=False)]
-    return lambda: [made.apply(delta) for _ in range(rounds) for delta in deltas]
+
+    def work() -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for delta in deltas:
+                made.apply(delta)
+
+    return work
 
 
 CASES: Final[dict[str, Callable[..., Work]]] = {

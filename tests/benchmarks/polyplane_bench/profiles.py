@@ -40,7 +40,7 @@ def cases(settings: Settings) -> list[Case]:
     node = {"policies": 10_000 if full else 1000}
     found: list[Case] = [("core, cold start", cluster), ("core, events", {**cluster, "rounds": 100 if full else 50})]
     for backend in settings.backends:
-        found += [("first apply", {**node, "backend": backend}), ("changes", {**node, "backend": backend, "rounds": 25 if full else 10})]
+        found += [("first apply", {**node, "backend": backend}), ("changes", {**node, "backend": backend, "seconds": 5 if full else 2})]
     return found
 
 

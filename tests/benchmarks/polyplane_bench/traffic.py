@@ -163,10 +163,7 @@ class Wire:
             finish = time.monotonic() + seconds
             while time.monotonic() < finish:
                 for _ in range(20):
-                    out.send(b"x")
-                    into.recv(1)
-                    into.send(b"x")
-                    out.recv(1)
+                    _exchange(out, into)
                 done += 20
         return Round(done, took.cpu, took.wall)
 
@@ -182,10 +179,7 @@ class Wire:
                     out.connect((self.address, PORT))
                     into, _ = self._listener.accept()
                     with into:
-                        out.send(b"x")
-                        into.recv(1)
-                        into.send(b"x")
-                        out.recv(1)
+                        _exchange(out, into)
                 done += 1
         return Round(done, took.cpu, took.wall)
 
@@ -235,6 +229,14 @@ def _pour(out: socket.socket, into: socket.socket, seconds: float) -> tuple[int,
         if not moved and not select.select([into], [], [], 1.0)[0]:
             break
     return sent, arrived
+
+
+def _exchange(out: socket.socket, into: socket.socket) -> None:
+    """One byte there, one byte back."""
+    out.send(b"x")
+    into.recv(1)
+    into.send(b"x")
+    out.recv(1)
 
 
 #: Kinds of traffic and what their units are.
