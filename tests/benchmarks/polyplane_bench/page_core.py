@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Self
 
-from polyplane_bench.figures import Result
+from polyplane_bench.figures import Figure, Result
 from polyplane_bench.tables import number, p50_p99, ratio, size, spread, table
 
 #: Figures that other projects have published: other machines, other languages, other definitions.
@@ -21,6 +23,38 @@ PUBLISHED: Final = (
     ("Calico's calculation graph", "10k isolated namespaces", "0.39 s", "48 MB", "likewise"),
     ("Calico's calculation graph", "100k isolated namespaces", "6.9 s", "402 MB", "likewise"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """What there is to say about the largest cluster: cold start, its peak memory, its events, and how each grew from the smallest."""
+
+    pods: int
+    policies: int
+    smallest: int
+    cold: Figure
+    peak: Figure | None
+    events: tuple[Figure, ...]
+    grown: Mapping[str, float]
+
+    @classmethod
+    def of(cls, result: Result) -> Self:
+        """Pick it from the results of the core."""
+        cold = max(result.find("cold start, CPU", local=110), key=lambda figure: (figure.case["pods"], figure.case["policies"]))
+        smallest = min(int(figure.case["pods"]) for figure in result.find("cold start, CPU", policies=cold.case["policies"]))
+        events = tuple(result.find("event, CPU", **cold.case))
+        grown = {
+            str(event.case["event"]): event.median / small.median
+            for event in events
+            if (small := result.one("event, CPU", **{**event.case, "pods": smallest})) and small.median
+        }
+        peak = result.one("cold start, peak memory", **cold.case)
+        return cls(int(cold.case["pods"]), int(cold.case["policies"]), smallest, cold, peak, events, grown)
+
+    @property
+    def dearest(self) -> Figure:
+        """Return the kind of event with the highest 99th percentile."""
+        return max(self.events, key=lambda figure: figure.p99)
 
 
 def lines(result: Result, charts_in: str) -> list[str]:

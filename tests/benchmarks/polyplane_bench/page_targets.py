@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from polyplane_bench.figures import Result, median
+from polyplane_bench.page_core import Headline
 from polyplane_bench.page_packets import FLAT, with_many_on_one_pod, with_one_policy
 from polyplane_bench.tables import number, size, table
 
@@ -49,22 +50,14 @@ def _rows(results: Mapping[str, Result]) -> Iterator[tuple[str, float, float]]:
 
 
 def _core(result: Result) -> Iterator[tuple[str, float, float]]:
-    cold = max(result.find("cold start, CPU", local=110), key=lambda figure: (figure.case["pods"], figure.case["policies"]))
-    where = f"{size(int(cold.case['pods']))} pods, {size(int(cold.case['policies']))} policies"
-    yield f"cold start, seconds of CPU ({where})", COLD_SECONDS, cold.median
-    peak = result.one("cold start, peak memory", **cold.case)
-    if peak:
-        yield f"cold start, peak memory in MiB ({where})", PEAK_MIB, peak.median
-    events = list(result.find("event, CPU", **cold.case))
-    worst = max(events, key=lambda figure: figure.p99)
-    yield f"an event, 99th percentile in ms of CPU; the dearest kind: {worst.case['event']} ({where})", EVENT_MS, worst.p99
-    smallest = min(int(figure.case["pods"]) for figure in result.find("cold start, CPU", policies=cold.case["policies"]))
-    grown = {
-        str(event.case["event"]): event.median / small.median
-        for event in events
-        if (small := result.one("event, CPU", **{**event.case, "pods": smallest})) and small.median
-    }
-    crowd = {kind: ratio for kind, ratio in grown.items() if kind != "namespace relabelled"}
-    steepest = max(crowd, key=lambda kind: crowd[kind])
-    yield f"an event, median, to a cluster of {size(smallest)} pods; all kinds", GROWTH, median(crowd.values())
-    yield f"the same, the kind that grows most: {steepest}", GROWTH, crowd[steepest]
+    found = Headline.of(result)
+    where = f"{size(found.pods)} pods, {size(found.policies)} policies"
+    yield f"cold start, seconds of CPU ({where})", COLD_SECONDS, found.cold.median
+    if found.peak:
+        yield f"cold start, peak memory in MiB ({where})", PEAK_MIB, found.peak.median
+    yield f"an event, 99th percentile in ms of CPU; the dearest kind: {found.dearest.case['event']} ({where})", EVENT_MS, found.dearest.p99
+    crowd = {kind: ratio for kind, ratio in found.grown.items() if kind != "namespace relabelled"}
+    if crowd:
+        steepest = max(crowd, key=lambda kind: crowd[kind])
+        yield f"an event, median, to a cluster of {size(found.smallest)} pods; all kinds", GROWTH, median(crowd.values())
+        yield f"the same, the kind that grows most: {steepest}", GROWTH, crowd[steepest]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from polyplane_bench.figures import Figure, Result, median
+from polyplane_bench.figures import Result, median
+from polyplane_bench.page_core import Headline
 from polyplane_bench.page_packets import with_many_on_one_pod, with_one_policy
 from polyplane_bench.settings import BACKENDS
 from polyplane_bench.tables import number, ratio, size, table
@@ -31,24 +32,15 @@ def lines(results: Mapping[str, Result]) -> list[str]:
 
 
 def _core(result: Result) -> list[str]:
-    largest = max(result.find("cold start, CPU", local=110), key=lambda figure: (figure.case["pods"], figure.case["policies"]))
-    peak = result.one("cold start, peak memory", **largest.case)
-    events = list(result.find("event, CPU", **largest.case))
-    worst = max(events, key=lambda figure: figure.p99)
-    smallest = min(int(figure.case["pods"]) for figure in result.find("cold start, CPU", policies=largest.case["policies"]))
-    grown = [ratio for event in events if (ratio := _grown(result, event, smallest)) is not None]
-    first = f"With {size(int(largest.case['pods']))} pods and {size(int(largest.case['policies']))} policies in the cluster the agent"
-    first += f" is ready after **{number(largest.median)} s** of CPU, takes **{number(peak.median) if peak else '–'} MiB** at its peak,"
-    first += f" and follows an event in **{number(median(event.median for event in events))} ms** of CPU"
+    found = Headline.of(result)
+    first = f"With {size(found.pods)} pods and {size(found.policies)} policies in the cluster the agent"
+    first += f" is ready after **{number(found.cold.median)} s** of CPU, takes **{number(found.peak.median) if found.peak else '–'} MiB** at its peak,"
+    first += f" and follows an event in **{number(median(event.median for event in found.events))} ms** of CPU"
+    grown = found.grown.values()
     return [
-        f"{first} (99th percentile of the dearest, {worst.case['event']}: {number(worst.p99)} ms).",
-        *([f"That is {number(median(grown))} times what an event costs with {size(smallest)} pods."] if grown else []),
+        f"{first} (99th percentile of the dearest, {found.dearest.case['event']}: {number(found.dearest.p99)} ms).",
+        *([f"That is {number(median(grown))} times what an event costs with {size(found.smallest)} pods."] if grown else []),
     ]
-
-
-def _grown(result: Result, event: Figure, smallest: int) -> float | None:
-    small = result.one("event, CPU", **{**event.case, "pods": smallest})
-    return event.median / small.median if small and small.median else None
 
 
 def _explained(results: Mapping[str, Result]) -> list[str]:
