@@ -47,36 +47,39 @@ def delete(descriptor: int, key: bytes) -> bool:
 
 def update_batch(descriptor: int, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
     """Write many entries with one call."""
-    _batch(Command.MAP_UPDATE_BATCH, descriptor, b"".join(keys), b"".join(values), len(keys))
+    if keys:
+        key_buffer, value_buffer = buffer(b"".join(keys)), buffer(b"".join(values))
+        bpf_buffer(Command.MAP_UPDATE_BATCH, _batch(descriptor, key_buffer, value_buffer, len(keys)))
 
 
 def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
     """Remove many entries with one call; those that are not there do not matter."""
     rest = list(keys)
     while rest:
-        packed = _batch_attributes(descriptor, rest_keys := buffer(b"".join(rest)), None, len(rest))
+        key_buffer = buffer(b"".join(rest))
+        packed = _batch(descriptor, key_buffer, None, len(rest))
         try:
             bpf_buffer(Command.MAP_DELETE_BATCH, packed)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
-            done = struct.unpack_from("=I", packed, 32)[0]
-            rest = rest[done + 1 :]
+            rest = rest[_count(packed) + 1 :]
         else:
             return
-        del rest_keys
 
 
-def _batch(command: Command, descriptor: int, keys: bytes, values: bytes, count: int) -> None:
-    if count:
-        key_buffer, value_buffer = buffer(keys), buffer(values)
-        bpf_buffer(command, _batch_attributes(descriptor, key_buffer, value_buffer, count))
+_Buffer = ctypes.Array[ctypes.c_char]
 
 
-def _batch_attributes(
-    descriptor: int, keys: ctypes.Array[ctypes.c_char], values: ctypes.Array[ctypes.c_char] | None, count: int
-) -> ctypes.Array[ctypes.c_char]:
-    return attributes("QQQQIIQQ", 0, 0, address(keys), 0 if values is None else address(values), count, descriptor, 0, 0)
+def _batch(descriptor: int, keys: _Buffer, values: _Buffer | None, count: int, *, begin: int = 0, token: int = 0) -> _Buffer:
+    """Return the attributes of a batch; ``begin`` and ``token``: where the token is that a read goes on from, and where to put the next."""
+    return attributes("QQQQIIQQ", begin, token, address(keys), 0 if values is None else address(values), count, descriptor, 0, 0)
+
+
+def _count(packed: _Buffer) -> int:
+    """Return how many entries the kernel has come to."""
+    count: int = struct.unpack_from("=I", packed, 32)[0]
+    return count
 
 
 def keys_of(descriptor: int, size: int) -> Iterator[bytes]:
@@ -122,9 +125,7 @@ def batches_of(descriptor: int, key: int, value: int, chunk: int = 4096) -> Iter
     first, last = True, False
     while not last:
         keys, values = buffer(bytes(key * chunk)), buffer(bytes(value * chunk))
-        packed = attributes(
-            "QQQQIIQQ", 0 if first else address(token), address(token), address(keys), address(values), chunk, descriptor, 0, 0
-        )
+        packed = _batch(descriptor, keys, values, chunk, begin=0 if first else address(token), token=address(token))
         try:
             bpf_buffer(Command.MAP_LOOKUP_BATCH, packed)
         except OSError as error:
@@ -135,4 +136,4 @@ def batches_of(descriptor: int, key: int, value: int, chunk: int = 4096) -> Iter
                 raise
             last = True
         first = False
-        yield keys.raw, values.raw, struct.unpack_from("=I", packed, 32)[0]
+        yield keys.raw, values.raw, _count(packed)
