@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -245,6 +246,28 @@ def test_wrappers_go_around_the_backend() -> None:
     assert Dataplane("acme", Backend(), wrappers=[DryRun()]).apply(NOTHING).operations == 100
     with pytest.raises(ApplyError, match="pulled the plug"):
         Dataplane("acme", Backend(), wrappers=[Fault()]).apply(NOTHING)
+
+
+def test_the_collector_is_off_while_a_backend_applies_and_audits() -> None:
+    seen = []
+
+    class Large(Backend):
+        @hookimpl
+        def polyplane_apply(self) -> Applied:
+            seen.append(gc.isenabled())
+            raise ApplyError("in vain", backend="acme", retryable=True)
+
+        @hookimpl
+        def polyplane_audit(self) -> tuple[Drift, ...]:
+            seen.append(gc.isenabled())
+            return ()
+
+    dataplane = Dataplane("acme", Large())
+    with pytest.raises(ApplyError):
+        dataplane.apply(NOTHING)
+    assert dataplane.audit(EMPTY) == []
+    assert seen == [False, False]
+    assert gc.isenabled()
 
 
 def test_second_implementation_is_refused() -> None:

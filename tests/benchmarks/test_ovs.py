@@ -20,6 +20,7 @@ from backend_programs import program as program_of
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.delta import Delta
 from polyplane.ir.program import EMPTY, EndpointId, PortRange, Program, SetId
+from polyplane.plugins import Dataplane
 from polyplane.reconcile.diff import diff
 from polyplane_conformance.sandbox import Sandbox, Topology, Wiring
 from polyplane_ovs.backend import OvsBackend
@@ -88,7 +89,7 @@ def timed(note: Note, what: str, sandbox: Sandbox, work: Callable[[], int | None
 
 
 def applied(backend: OvsBackend, delta: Delta) -> Callable[[], int]:
-    return lambda: backend.polyplane_apply(delta).operations
+    return lambda: Dataplane("ovs", backend).apply(delta).operations
 
 
 def own_cpu() -> float:
@@ -122,7 +123,7 @@ def test_loading(sandbox: Sandbox, recorder: object, count: int) -> None:
         grown = more(program, addresses(1 << 20 | batch << 8, 10))
         timed(note, "10 addresses more", sandbox, applied(backend, diff(program, grown)))
         program = grown
-    timed(note, "audit", sandbox, lambda: len(backend.polyplane_audit(grown)))
+    timed(note, "audit", sandbox, lambda: len(Dataplane("ovs", backend).audit(grown)))
     backend.polyplane_teardown()
 
 

@@ -98,7 +98,7 @@ class OvsBackend:
         all, is compared with what is in the switch.
         """
         self._take_charge()
-        with self._lock, uncollected():
+        with self._lock:
             bridge = self._bridge()
             layout, self._layout = self._layout, None
             applied = None
@@ -122,7 +122,7 @@ class OvsBackend:
     @hookimpl
     def polyplane_audit(self, program: Program) -> Sequence[Drift]:
         """Compare the flows with what the program asks for."""
-        with self._lock, uncollected():
+        with self._lock:
             try:
                 bridge = self._bridge()
                 wanted = self._wanted(program, bridge, self._layout).book.flows

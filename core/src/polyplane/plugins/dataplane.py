@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from polyplane.backend_kit.garbage import uncollected
 from polyplane.errors import ApplyError, BackendUnavailable, PluginContractError, PolyplaneError
 from polyplane.hookspecs import Applied, BackendHooks, Drift, Fill, PacketEvent, RuleCount
 from polyplane.ir.delta import Delta
@@ -25,6 +26,8 @@ class Dataplane:
     ``wrappers`` are plugins whose methods carry ``hookimpl(wrapper=True)``: around the backend's own, for dry runs, timing or
     fault injection. Whatever a backend raises that is not polyplane's own error is translated, so that a caller needs to
     know `ApplyError` and `BackendUnavailable` only.
+
+    The garbage collector is off while a backend applies or audits: it may make a native statement for each address there is.
     """
 
     def __init__(self, name: str, plugin: object, *, wrappers: Iterable[object] = ()) -> None:
@@ -80,13 +83,15 @@ class Dataplane:
         :raises ApplyError: see `BackendHooks.polyplane_apply`
         """
         self._check_version()
-        answer = self._call(lambda hook: hook.polyplane_apply(delta=delta), "apply")
+        with uncollected():
+            answer = self._call(lambda hook: hook.polyplane_apply(delta=delta), "apply")
         return self._typed("polyplane_apply", answer, Applied)
 
     def audit(self, program: Program) -> list[Drift]:
         """Compare what is in the kernel with the program."""
         self._check_version()
-        answer = self._call(lambda hook: hook.polyplane_audit(program=program), "audit")
+        with uncollected():
+            answer = self._call(lambda hook: hook.polyplane_audit(program=program), "audit")
         return self._items("polyplane_audit", answer, Drift)
 
     def counters(self) -> list[RuleCount]:
