@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 
@@ -20,3 +21,12 @@ def node() -> Iterator[str]:
     finally:
         backend(name).polyplane_teardown()
         subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.fixture
+def one_processor() -> Iterator[None]:
+    """Have what the test does done by one processor: programs that are tried run where they are called."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    yield
+    os.sched_setaffinity(0, allowed)

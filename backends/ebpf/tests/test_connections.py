@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -26,6 +26,7 @@ from polyplane.ir.program import (
     Options,
 )
 from polyplane_ebpf import syscall
+from polyplane_ebpf.encode import Settings
 from polyplane_ebpf.events import Events
 from polyplane_ebpf.kernel import REFUSE
 from polyplane_ebpf.maps import SPECS, EventKind, Hook
@@ -173,12 +174,27 @@ def test_counters_and_events(bench: Bench) -> None:
     assert denied.direction is Direction.INGRESS
 
 
-def test_events_are_limited(bench: Bench) -> None:
+def test_events_are_limited(bench: Bench, one_processor: None) -> None:
+    """To so many a second and processor; the others are counted."""
     bench.bring(made())
-    with Events(bench.kernel.descriptor("events"), SPECS["events"].entries) as events:
-        for port in range(3000):
-            bench.ask(frame_of(replace(THERE, port=port)))
-        assert len(list(events.pending())) <= 1000 * (os.cpu_count() or 1) * 3
+    limit, asked = 10, 500
+    with Events(bench.kernel.descriptor("events"), SPECS["events"].entries) as events, bench.kernel.changing(Settings(events=limit)):
+        list(events.pending())
+        before, began = lost(bench), time.monotonic()
+        for port in range(asked):
+            assert not bench.ask(frame_of(replace(THERE, port=port)))
+        seconds = int(time.monotonic() - began) + 2
+        told = len(list(events.pending()))
+    assert limit <= told <= limit * seconds < asked
+    assert told + lost(bench) - before == asked
+
+
+def lost(bench: Bench) -> int:
+    """How many events could not be told, by all processors."""
+    spec, processors = SPECS["allowance"], syscall.possible_processors()
+    found = syscall.lookup(bench.kernel.descriptor("allowance"), bytes(4), spec.value * processors)
+    assert found is not None
+    return sum(struct.unpack_from("=QII", found, at)[2] for at in range(0, len(found), spec.value))
 
 
 def refusals(bench: Bench) -> int:
@@ -240,10 +256,13 @@ def test_whatever_comes_in_is_left_to_others(one: Bench, content: bytes, kind: b
 
 
 def test_closing_connections_are_remembered_as_such(bench: Bench) -> None:
+    """So that they are forgotten soon."""
     bench.bring(made(WEB))
-    assert bench.ask(frame_of(THERE))
-    assert bench.ask(frame_of(back(THERE), flags=FIN | ACK))
-    assert bench.ask(frame_of(THERE, flags=ACK))
+    for packet, flags, closing in ((THERE, SYN, 0), (back(THERE), SYN | ACK, 0), (back(THERE), FIN | ACK, 1), (THERE, ACK, 1)):
+        assert bench.ask(frame_of(packet, flags=flags))
+        spec = SPECS["connections"]
+        (value,) = syscall.entries_of(bench.kernel.descriptor("connections"), key=spec.key, value=spec.value, trie=False).values()
+        assert struct.unpack("=8xQ9xB6x", value)[1] == closing, flags
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

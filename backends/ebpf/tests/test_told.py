@@ -97,12 +97,12 @@ def test_denied_packets_come_to_the_log(node: str) -> None:
     assert (entry["source"], entry["traffic"]) == ("10.0.0.1", "tcp 40000 > 81")
 
 
-def test_events_name_the_rule(node: str) -> None:
+def test_events_name_the_rule(node: str, one_processor: None) -> None:
     held = backend(node, events=3)
     held.polyplane_apply(start(wired(made(WEB))))
     forward(node, 80, *[81] * 10)
     events = held.polyplane_events()
-    assert 3 <= len(events) <= 3 * syscall.possible_processors() * 2, "no more than asked for in a second"
+    assert 3 <= len(events) <= 6, "no more than asked for in a second, or in two"
     assert set(events) == {
         PacketEvent(
             kind=PacketEventKind.DENY,
