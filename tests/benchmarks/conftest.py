@@ -1,4 +1,4 @@
-"""Sizes, and the table of what was measured. Counts are asserted always; large sizes and times are for ``make bench``."""
+"""Sizes, and the table of what was measured. Counts are asserted always; large sizes and times with ``--benchmarks``."""
 
 from __future__ import annotations
 

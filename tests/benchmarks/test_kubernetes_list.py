@@ -1,7 +1,7 @@
 """What it costs to list the pods of a cluster: the agent as a whole, its source alone, and the kubernetes package's own models.
 
 Each in a process of its own, on the same data, served by the test kit in this process: CPU seconds and peak memory above what
-the process had before it asked. The ratios are asserted when the large size runs (``make bench``).
+the process had before it asked. The ratios are asserted when the large size runs (``--benchmarks``).
 """
 
 from __future__ import annotations

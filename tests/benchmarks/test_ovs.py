@@ -1,4 +1,4 @@
-"""What the Open vSwitch backend costs: loading, small changes, connecting and a packet. Only with ``--benchmarks`` (make bench).
+"""What the Open vSwitch backend costs: loading, small changes, connecting and a packet. Only with ``--benchmarks``.
 
 Wall times, because the work is done by the switch, and beside them what agent, its tools and the switch spent of the processor: on
 a machine with other work that says more. The sandbox's switch forwards in userspace.
