@@ -142,10 +142,17 @@ class Answers:
         """Called inside the node's namespace; counts as one operation."""
         directory = self._kernel.place.directory
         if self._by_link:
-            for pin, how, number, _, _ in self._pins():
+            sound = set()
+            for pin, how, number, side, tag in self._pins():
                 if (how, number) == ("tcx", ifindex):
-                    pin.unlink()
+                    # The kernel lets a link go some time after its pin: till then the same program cannot be attached anew.
+                    if tag == self._kernel.tag() and _is_alive(pin):
+                        sound.add(side)
+                    else:
+                        pin.unlink()
             for side, place in _SIDES.items():
+                if side in sound:
+                    continue
                 link = syscall.link_tcx(programs[side], ifindex, place.attach, first=True)
                 try:
                     syscall.pin(link, str(directory / f"tcx_{ifindex}_{side}_{self._kernel.tag()}"))
