@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +13,7 @@ import pytest
 import yaml
 
 from polyplane_conformance.gaps import load_gaps
-from polyplane_conformance.sandbox import Wiring
-from polyplane_conformance.sandbox.bridges import BRIDGE, RUN_DIRECTORY, Switch
-from polyplane_conformance.sandbox.namespaces import new_prefix
-from polyplane_conformance.sandbox.processes import Daemons
+from polyplane_conformance.sandbox.lone import LoneNode, lone_node
 
 CHART = Path(__file__).parents[2] / "deploy/chart"
 BACKENDS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())["backends"]
@@ -45,27 +41,9 @@ spec:
 
 
 @pytest.fixture
-def namespace() -> Iterator[str]:
-    name = f"{new_prefix()}privileges"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
-    yield name
-    subprocess.run(["ip", "netns", "del", name], check=True)
-
-
-@pytest.fixture
-def options(backend: str, namespace: str) -> Iterator[list[str]]:
-    if load_gaps(backend).wiring is Wiring.ROUTED:
-        yield []
-        return
-    daemons = Daemons()
-    switch = Switch(Path("/run/netns", namespace), RUN_DIRECTORY / namespace, daemons)  # a socket's path must be short
-    try:
-        switch.start()
-        yield ["--backend-option", f"bridge={BRIDGE}", "--backend-option", f"run_dir={switch.directory}"]
-    finally:
-        daemons.close()
-        shutil.rmtree(switch.directory, ignore_errors=True)
+def node(backend: str) -> Iterator[LoneNode]:
+    with lone_node("privileges", load_gaps(backend).wiring) as made:
+        yield made
 
 
 def run(namespace: str, capabilities: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -79,21 +57,21 @@ def run(namespace: str, capabilities: list[str], *arguments: str) -> subprocess.
 
 
 @pytest.mark.parametrize("backend", sorted(BACKENDS))
-def test_the_chart_grants_what_is_needed(backend: str, namespace: str, options: list[str], tmp_path: Path) -> None:
+def test_the_chart_grants_what_is_needed(backend: str, node: LoneNode, tmp_path: Path) -> None:
     (tmp_path / "all.yaml").write_text(MANIFESTS)
     granted = BACKENDS[backend]["capabilities"]
-    chosen = ["--backend", backend, *options]
+    chosen = ["--backend", backend, *(part for name, value in node.options.items() for part in ("--backend-option", f"{name}={value}"))]
     enforce = ["run", "--once", "--source", str(tmp_path), "--node", "node-1", *chosen, "--log-format", "json"]
     try:
         for operations in (True, False):  # the second time it reads back what it made, and finds it right
-            done = run(namespace, granted, *enforce)
+            done = run(node.name, granted, *enforce)
             assert done.returncode == 0, done.stderr
             (applied,) = [line for line in map(json.loads, done.stderr.splitlines()) if line["event"] == "applied"]
             assert (applied["operations"] > 0) is operations
         for needless in granted:
-            assert run(namespace, granted, "teardown", "--yes", *chosen).returncode == 0
+            assert run(node.name, granted, "teardown", "--yes", *chosen).returncode == 0
             less = [name for name in granted if name != needless]
-            assert run(namespace, less, *enforce).returncode != 0, f"it would do without {needless}"
+            assert run(node.name, less, *enforce).returncode != 0, f"it would do without {needless}"
     finally:
-        done = run(namespace, granted, "teardown", "--yes", *chosen)
+        done = run(node.name, granted, "teardown", "--yes", *chosen)
     assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ from polyplane.ir.cidr import Cidr
 from polyplane.ir.features import Vantage
 from polyplane.locate import make_locator
 from polyplane_conformance.needs import require
-from polyplane_conformance.sandbox.namespaces import new_prefix
+from polyplane_conformance.sandbox.lone import lone_node
 
 pytestmark = pytest.mark.netns
 
@@ -27,17 +27,14 @@ Found = Callable[..., dict[str, str]]
 
 @pytest.fixture
 def node() -> Iterator[Callable[[str], None]]:
-    name = f"{new_prefix()}locate"
-    subprocess.run(["ip", "netns", "add", name], check=True)
+    with lone_node("locate") as made:
 
-    def run(script: str) -> None:
-        for line in filter(None, script.splitlines()):
-            subprocess.run(["ip", "netns", "exec", name, *line.split()], check=True)
+        def run(script: str) -> None:
+            for line in filter(None, script.splitlines()):
+                subprocess.run(["ip", "netns", "exec", made.name, *line.split()], check=True)
 
-    run("ip link set lo up")
-    run.path = Path("/run/netns", name)  # type: ignore[attr-defined]
-    yield run
-    subprocess.run(["ip", "netns", "del", name], check=True)
+        run.path = made.path  # type: ignore[attr-defined]
+        yield run
 
 
 class Watching:

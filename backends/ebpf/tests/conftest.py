@@ -1,26 +1,23 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 from ebpf_node import backend
 
-from polyplane_conformance.sandbox.namespaces import new_prefix
+from polyplane_conformance.sandbox.lone import lone_node
+from polyplane_conformance.sandbox.namespaces import ip_batch
 
 
 @pytest.fixture
 def node() -> Iterator[str]:
-    name = f"{new_prefix()}ebpf"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    try:
-        for link in ("veth-c", "veth-s"):
-            subprocess.run(["ip", "-n", name, "link", "add", link, "type", "veth", "peer", "name", f"{link}-in"], check=True)
-        yield name
-    finally:
-        backend(name).polyplane_teardown()
-        subprocess.run(["ip", "netns", "del", name], check=True)
+    with lone_node("ebpf") as made:
+        ip_batch(made.name, [f"link add {link} type veth peer name {link}-in" for link in ("veth-c", "veth-s")])
+        try:
+            yield made.name
+        finally:
+            backend(made.name).polyplane_teardown()
 
 
 @pytest.fixture

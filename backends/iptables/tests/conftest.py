@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from ipt_namespace import Namespace
 
-from polyplane_conformance.sandbox.namespaces import new_prefix
+from polyplane_conformance.sandbox.lone import lone_node
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -29,9 +28,5 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 @pytest.fixture(params=["nft", "legacy"])
 def namespace(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Namespace]:
     """An empty network namespace for each variant; gone afterwards, also after a failure."""
-    name = f"{new_prefix()}ipt"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    try:
-        yield Namespace(name, request.param, str(tmp_path / "xtables.lock"))
-    finally:
-        subprocess.run(["ip", "netns", "del", name], check=True)
+    with lone_node("ipt") as node:
+        yield Namespace(node.name, request.param, str(tmp_path / "xtables.lock"))

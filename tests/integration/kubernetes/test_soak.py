@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,7 @@ from polyplane.plugins import list_plugins
 from polyplane_conformance.apiserver import ApiServer
 from polyplane_conformance.gaps import load_gaps
 from polyplane_conformance.netns import inside
-from polyplane_conformance.sandbox import Wiring
-from polyplane_conformance.sandbox.bridges import BRIDGE, RUN_DIRECTORY, Switch
-from polyplane_conformance.sandbox.namespaces import new_prefix
-from polyplane_conformance.sandbox.processes import Daemons
+from polyplane_conformance.sandbox.lone import LoneNode, lone_node
 
 SECONDS = float(os.environ.get("POLYPLANE_TEST_SOAK", "10"))
 #: Seconds of churn between two quiet points.
@@ -42,28 +38,9 @@ pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 
 @pytest.fixture
-def namespace() -> Iterator[str]:
-    name = f"{new_prefix()}soak"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
-    yield name
-    subprocess.run(["ip", "netns", "del", name], check=True)
-
-
-@pytest.fixture
-def options(backend: str, namespace: str) -> Iterator[dict[str, str]]:
-    """What the backend must be told to work there: a switch, if it wants its pods on a bridge."""
-    if load_gaps(backend).wiring is Wiring.ROUTED:
-        yield {}
-        return
-    daemons = Daemons()
-    switch = Switch(Path("/run/netns", namespace), RUN_DIRECTORY / namespace, daemons)  # a socket's path must be short
-    try:
-        switch.start()
-        yield {"bridge": BRIDGE, "run_dir": str(switch.directory)}
-    finally:
-        daemons.close()
-        shutil.rmtree(switch.directory, ignore_errors=True)
+def node(backend: str) -> Iterator[LoneNode]:
+    with lone_node("soak", load_gaps(backend).wiring) as made:
+        yield made
 
 
 class Churn:
@@ -155,13 +132,13 @@ class Churn:
 class Soaked(Agent):
     """The agent in a namespace, with short pauses."""
 
-    def __init__(self, namespace: str, kubeconfig: Path, backend: str, options: Mapping[str, str], log: Path) -> None:
+    def __init__(self, node: LoneNode, kubeconfig: Path, backend: str, log: Path) -> None:
         self.address, self.log = "127.0.0.1:9469", log
-        self.namespace = namespace
+        self.node = node
         # Not by ip netns exec, which mounts a /sys of its own: what eBPF pins there would be gone with the process.
         self.prefix = [
             "nsenter",
-            f"--net=/run/netns/{namespace}",
+            f"--net={node.path}",
             str(POLYPLANE),
             "run",
             "--kubeconfig",
@@ -170,7 +147,7 @@ class Soaked(Agent):
             "node-1",
         ]
         self.prefix += ["--backend", backend, "--log-format", "json"]
-        self.prefix += [part for name, value in options.items() for part in ("--backend-option", f"{name}={value}")]
+        self.prefix += [part for name, value in node.options.items() for part in ("--backend-option", f"{name}={value}")]
         env = {
             **os.environ,
             "POLYPLANE_SOURCE_OPTIONS__KUBERNETES__RETRY_MAX": "1",
@@ -180,7 +157,7 @@ class Soaked(Agent):
             self.process = subprocess.Popen([*self.prefix, "--listen", self.address], stdout=out, stderr=out, env=env)
 
     def get(self, path: str) -> tuple[int, str]:
-        with inside(Path("/run/netns", self.namespace)):
+        with inside(self.node.path):
             return super().get(path)
 
     def quiet(self, server: ApiServer) -> dict[str, float]:
@@ -214,18 +191,17 @@ class Soaked(Agent):
 def test_holds(
     *,
     server: ApiServer,
-    namespace: str,
-    options: dict[str, str],
+    node: LoneNode,
     tmp_path: Path,
     backend: str,
     record_property: Callable[[str, object], None],
 ) -> None:
     server.stop()
-    with inside(Path("/run/netns", namespace)):
+    with inside(node.path):
         server.start()
     seed = int(os.environ.get("POLYPLANE_TEST_SEED", "7"))
     churn = Churn(server, seed)
-    agent = Soaked(namespace, server.kubeconfig(tmp_path / "kubeconfig"), backend, options, tmp_path / "log")
+    agent = Soaked(node, server.kubeconfig(tmp_path / "kubeconfig"), backend, tmp_path / "log")
     sizes: list[float] = []
     try:
         agent.until(lambda: agent.get("/readyz")[0] == 200, seconds=30)
@@ -236,10 +212,10 @@ def test_holds(
                 for _ in range(churn.random.randrange(1, 8)):
                     churn.write()
                 if churn.random.random() < 0.1:
-                    with inside(Path("/run/netns", namespace)):
+                    with inside(node.path):
                         churn.misbehave()
                 time.sleep(0.05)
-            with inside(Path("/run/netns", namespace)):
+            with inside(node.path):
                 churn.heal()
             now = agent.quiet(server)
             sizes.append(now["process_resident_memory_bytes{}"])
