@@ -30,6 +30,7 @@ from polyplane.ir.text import print_program
 from polyplane.reconcile.diff import diff
 from polyplane_bench import layouts
 from polyplane_bench.packets import Variant, node
+from polyplane_bench.page_packets import FLAT
 from polyplane_bench.programs import Load
 from polyplane_conformance.sandbox.namespaces import new_prefix
 from polyplane_ebpf import syscall
@@ -40,8 +41,6 @@ from polyplane_ebpf.kernel import ANSWER, REFUSE
 pytestmark = pytest.mark.needs("root")
 
 SERVER = Cidr.parse("10.0.0.1")
-#: A packet may cost this much more with everything than with one policy.
-FLAT = 1.25
 ROUNDS, REPEATS = 15, 20_000
 
 

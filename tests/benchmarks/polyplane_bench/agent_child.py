@@ -15,17 +15,13 @@ from polyplane.hookspecs import Applied, hookimpl
 
 
 class Reporter:
-    """A wrapper around the backend that reports every apply; with ``begun`` also that one has begun."""
-
-    def __init__(self, *, begun: bool) -> None:
-        self._begun = begun
+    """A wrapper around the backend that reports when an apply begins, and when it is done."""
 
     @hookimpl(wrapper=True)
     def polyplane_apply(self) -> Generator[None, Applied, Applied]:
-        """Let the backend apply, and say when it was done, what it was and how long it took."""
+        """Let the backend apply; say when it began, when it was done, what it was and how long it took."""
         began = time.monotonic()
-        if self._begun:
-            _say({"begun": began})
+        _say({"begun": began})
         result = yield
         now = time.monotonic()
         _say({"at": now, "seconds": now - began, "operations": result.operations})
@@ -38,11 +34,11 @@ def _say(fact: dict[str, float]) -> None:
 
 
 def main() -> None:
-    """Run the agent with the configuration given as JSON on the command line, until it is stopped; ``begun`` behind it as above."""
+    """Run the agent with the configuration given as JSON on the command line, until it is stopped."""
     logs.configure(LogLevel.WARNING, LogFormat.TEXT)
     given: dict[str, Any] = json.loads(sys.argv[1])
     config = Config(source="kubernetes", locate=(), detect_node_addresses=False, audit_interval=0, **given)
-    Agent(config, wrappers=[Reporter(begun="begun" in sys.argv)]).run()
+    Agent(config, wrappers=[Reporter()]).run()
 
 
 if __name__ == "__main__":

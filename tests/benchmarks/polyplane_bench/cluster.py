@@ -76,10 +76,9 @@ class SyntheticCluster:
         every = max(1, self.shape.pods // self.shape.local)
         return number % every == 0 and number // every < self.shape.local
 
-    def pod(self, number: int, *, app: str = "", address: int | None = None, local: bool | None = None) -> Raw:
+    def pod(self, number: int, *, app: str = "", address: int | None = None) -> Raw:
         """Return a pod; the address is that of another number if one is given."""
         app = app or APPS[self._mix("app", number) % len(APPS)]
-        here = self.is_local(number) if local is None else local
         at = number if address is None else address
         return {
             "apiVersion": "v1",
@@ -94,7 +93,7 @@ class SyntheticCluster:
                 },
             },
             "spec": {
-                "nodeName": NODE if here else f"node-{1 + number // _PODS_PER_NODE}",
+                "nodeName": NODE if self.is_local(number) else f"node-{1 + number // _PODS_PER_NODE}",
                 "containers": [
                     {"name": "main", "ports": [{"name": "http", "containerPort": 8080}, {"name": "metrics", "containerPort": 9090}]}
                 ],

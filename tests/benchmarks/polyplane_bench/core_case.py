@@ -211,7 +211,6 @@ def run(shape: Shape, rounds: int) -> dict[str, Any]:
         "before": before,
         "peak": peak,
         "facts": facts,
-        "recomputations": dict(node.compiler.recomputations),
         "events": {kind: [each._asdict() for each in every] for kind, every in spent.items()},
     }
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from polyplane.plugins import load_backend
 from polyplane_bench.cluster import Raw
@@ -48,18 +48,15 @@ class Apply(NamedTuple):
 class Rig:
     """Build it with `Rig.build`; a context manager. The agent starts with `start`."""
 
-    def __init__(self, backend: str, stack: ExitStack, *, settings: dict[str, Any] | None = None) -> None:
+    def __init__(self, backend: str, stack: ExitStack) -> None:
         self.backend = backend
-        self._stack = stack
-        self._settings = settings or {}
         self.sandbox: Final = stack.enter_context(Sandbox.build(TOPOLOGY, wiring_of(backend)))
         stack.callback(tidy, self.sandbox)
         self.server: Final = stack.enter_context(ApiServer())
-        self._directory: Final = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        self._kubeconfig: Final = self.server.kubeconfig(self._directory / "kubeconfig")
+        kubeconfig = self.server.kubeconfig(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "kubeconfig")
         name, options = own(self.sandbox, backend)
         self._config = {"backend": name, "backend_options": {name: options}, "node": TOPOLOGY.node.name}
-        self._config |= {"source_options": {"kubernetes": {"kubeconfig": str(self._kubeconfig)}}, **self._settings}
+        self._config |= {"source_options": {"kubernetes": {"kubeconfig": str(kubeconfig)}}}
         stack.callback(lambda: load_backend(name, options).teardown())
         self._agent: subprocess.Popen[str] | None = None
         stack.callback(self.kill)
@@ -73,10 +70,10 @@ class Rig:
 
     @classmethod
     @contextmanager
-    def build(cls, backend: str, policies: int, *, settings: dict[str, Any] | None = None) -> Iterator[Self]:
+    def build(cls, backend: str, policies: int) -> Iterator[Self]:
         """Build a rig with so many policies on the node's other pods; everything is removed at the end."""
         with ExitStack() as stack:
-            rig = cls(backend, stack, settings=settings)
+            rig = cls(backend, stack)
             for raw in rig.background(policies):
                 rig.put(raw)
             yield rig
@@ -127,7 +124,7 @@ class Rig:
     def start(self) -> Apply:
         """Start the agent; return its first apply, with which everything is in force."""
         before = len(self.applies)
-        argv = [sys.executable, "-m", "polyplane_bench.agent_child", json.dumps(self._config), "begun"]
+        argv = [sys.executable, "-m", "polyplane_bench.agent_child", json.dumps(self._config)]
         self._agent = subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(_KIT)}, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, args=(self._agent,), daemon=True).start()
         self.wait(lambda: len(self.applies) > before)
@@ -187,7 +184,6 @@ class Bustle:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work)
         self._chance = random.Random(2)  # noqa: S311 (no secret)
-        self.events = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -202,7 +198,6 @@ class Bustle:
         while not self._stop.is_set():
             number = self._chance.randrange(REMOTE // 2, REMOTE)
             self._rig.put(self._rig.remote(number, group=self._chance.randrange(GROUPS)))
-            self.events += 1
             due += self._pause
             time.sleep(max(0.0, due - time.monotonic()))
 
