@@ -15,21 +15,18 @@ from collections.abc import Iterator
 from typing import Final
 
 from polyplane.backend_kit.namespaces import in_namespace
+from polyplane.backend_kit.nfnetlink import NLM_F_ACK, NLMSG_ERROR, attribute, attributes, connected, failure, messages, request
 from polyplane.backend_kit.packets import read_headers
 from polyplane.hookspecs import PacketEvent, PacketEventKind
 from polyplane.ir.program import Direction
 
-#: linux/netlink.h, linux/netfilter/nfnetlink.h and linux/netfilter/nfnetlink_log.h
-_NETLINK_NETFILTER: Final = 12
+#: linux/netfilter/nfnetlink.h and linux/netfilter/nfnetlink_log.h
 _MSG_PACKET: Final = 4 << 8
 _MSG_CONFIG: Final = 4 << 8 | 1
-_NLMSG_ERROR: Final = 2
-_REQUEST_AND_ACK: Final = 1 | 4
 _CFG_CMD, _CFG_MODE, _CFG_TIMEOUT = 1, 2, 4
 _CMD_BIND: Final = 1
 _COPY_PACKET: Final = 2
 _PAYLOAD, _PREFIX = 9, 10
-_HEADER: Final = struct.Struct("=LHHLL")
 #: Enough for an IPv6 header with some extension headers and the ports.
 _HEADERS: Final = 128
 _BUFFER: Final = 1 << 20
@@ -48,12 +45,11 @@ class Listener:
 
         :raises OSError: without CAP_NET_ADMIN, or when another program listens to the group (EBUSY)
         """
-        self._socket: Final = in_namespace(netns, lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER))
+        self._socket: Final = in_namespace(netns, connected)
         # A backend is not told when it is no longer needed.
         self._end: Final = weakref.finalize(self, self._socket.close)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-            self._socket.settimeout(5)
             self._configure(group, _CFG_CMD, struct.pack("=B", _CMD_BIND))
             self._configure(group, _CFG_MODE, struct.pack(">LBx", _HEADERS, _COPY_PACKET))
             self._configure(group, _CFG_TIMEOUT, struct.pack(">L", _TIMEOUT))
@@ -79,41 +75,21 @@ class Listener:
                     raise
                 yield from parse_messages(data)
 
-    def _configure(self, group: int, attribute: int, value: bytes) -> None:
-        body = struct.pack(">BBH", socket.AF_UNSPEC, 0, group) + struct.pack("=HH", 4 + len(value), attribute)
-        body += value + bytes(-len(value) % 4)
-        self._socket.send(_HEADER.pack(_HEADER.size + len(body), _MSG_CONFIG, _REQUEST_AND_ACK, 1, 0) + body)
-        while True:
-            answer = self._socket.recv(1 << 16)
-            if _HEADER.unpack_from(answer)[1] == _NLMSG_ERROR:
-                break
-        if code := -struct.unpack_from("=i", answer, _HEADER.size)[0]:
+    def _configure(self, group: int, number: int, value: bytes) -> None:
+        self._socket.send(request(_MSG_CONFIG, NLM_F_ACK, socket.AF_UNSPEC, attribute(number, value), resource=group))
+        answers = (message for data in iter(lambda: self._socket.recv(1 << 16), b"") for message in messages(data))
+        if code := next(failure(message.body) for message in answers if message.kind == NLMSG_ERROR):
             raise OSError(code, f"nflog group {group}")
 
 
 def parse_messages(data: bytes) -> Iterator[PacketEvent]:
     """Yield the events in what the socket gave; whatever is not ours or cannot be read is passed over."""
-    at = 0
-    while at + _HEADER.size <= len(data):
-        length, kind = _HEADER.unpack_from(data, at)[:2]
-        if length < _HEADER.size:
-            return
-        if kind == _MSG_PACKET:
-            attributes = dict(_attributes(data[at + _HEADER.size + 4 : at + length]))
-            event = parse_event(attributes.get(_PREFIX, b""), attributes.get(_PAYLOAD, b""))
+    for message in messages(data):
+        if message.kind == _MSG_PACKET:
+            found = {one.kind: one.value for one in attributes(message.body)}
+            event = parse_event(found.get(_PREFIX, b""), found.get(_PAYLOAD, b""))
             if event is not None:
                 yield event
-        at += length + -length % 4
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, at)
-        if length < 4:
-            return
-        yield kind & 0x3FFF, data[at + 4 : at + length]
-        at += length + -length % 4
 
 
 def parse_event(prefix: bytes, packet: bytes) -> PacketEvent | None:

@@ -2,13 +2,12 @@
 
 nft 1.0.6 lists every chain and set of the ruleset before it adds a single element: 35 ms of CPU on a node with 10,000 policies,
 for a change that takes the kernel some microseconds. A pod that comes, goes or moves is mostly such a change: elements of plain
-address maps that point to chains which are there. Everything else stays text. Constants are those of ``linux/netlink.h``,
-``linux/netfilter/nfnetlink.h`` and ``linux/netfilter/nf_tables.h``.
+address maps that point to chains which are there. Everything else stays text. Constants are those of ``linux/netfilter/nfnetlink.h``
+and ``linux/netfilter/nf_tables.h``.
 """
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import socket
@@ -16,16 +15,13 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from polyplane.backend_kit.nfnetlink import NLM_F_ACK, NLM_F_CREATE, NLMSG_ERROR, attribute, connected, failure, messages, request, string
 from polyplane_nftables.native import Changes, Kind
 
-_NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM: Final = 10
 _BEGIN, _END = 0x10, 0x11
 _NEW, _DELETE = _SUBSYSTEM << 8 | 12, _SUBSYSTEM << 8 | 14
-_REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
-_ERROR: Final = 2
 _INET: Final = 1
-_NESTED: Final = 0x8000
 #: Attributes of a list of elements, of an element, of data, of a verdict.
 _TABLE, _SET, _ELEMENTS, _ELEMENT = 1, 2, 3, 1
 _KEY, _DATA = 1, 2
@@ -51,75 +47,48 @@ def encode(table: str, changes: Changes, kinds: Mapping[str, Kind]) -> list[tupl
         family = _FAMILIES.get(kind.type) if kind is not None and kind.is_map and not kind.intervals else None
         if family is None or any(new is not None and new.partition(" ")[0] not in _VERDICTS for _, new in steps.values()):
             return None
-        keys = {text: _attribute(_KEY, _attribute(_VALUE, socket.inet_pton(family, text)), nested=True) for text in sorted(steps)}
+        keys = {text: attribute(_KEY, attribute(_VALUE, socket.inet_pton(family, text)), nested=True) for text in sorted(steps)}
         gone = (keys[text] for text, (old, _) in sorted(steps.items()) if old is not None)
         come = (keys[text] + _verdict(new) for text, (_, new) in sorted(steps.items()) if new is not None)
         deleted += ((_DELETE, 0, payload) for payload in _lists(table, name, gone))
-        added += ((_NEW, _CREATE, payload) for payload in _lists(table, name, come))
+        added += ((_NEW, NLM_F_CREATE, payload) for payload in _lists(table, name, come))
     return deleted + added
 
 
-def send(messages: Iterable[tuple[int, int, bytes]]) -> None:
+def send(changes: Iterable[tuple[int, int, bytes]]) -> None:
     """Make the changes in the network namespace of the calling thread, all or none.
 
     :raises OSError: what the kernel refused, or that it does not answer; nothing was changed
     """
     numbers = itertools.count(1)
-    begin_and_end = struct.pack("!BBH", socket.AF_UNSPEC, 0, _SUBSYSTEM)
-    batch = _message(_BEGIN, 0, next(numbers), begin_and_end)
+    batch = request(_BEGIN, 0, socket.AF_UNSPEC, resource=_SUBSYSTEM, number=next(numbers))
     waiting = set()
-    for kind, flags, payload in messages:
+    for kind, flags, payload in changes:
         number = next(numbers)
         waiting.add(number)
-        batch += _message(kind, flags | _ACK, number, payload)
-    batch += _message(_END, 0, next(numbers), begin_and_end)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as link:
+        batch += request(kind, flags | NLM_F_ACK, _INET, payload, number=number)
+    batch += request(_END, 0, socket.AF_UNSPEC, resource=_SUBSYSTEM, number=next(numbers))
+    with connected(_PATIENCE) as link:
         link.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(batch) + (1 << 16))
-        link.settimeout(_PATIENCE)
         link.bind((0, 0))
         link.send(batch)
-        refused = 0
-        while waiting and not refused:
-            for number, code in _answers(link.recv(1 << 16)):
-                waiting.discard(number)
-                refused = refused or code
-    if refused:
-        raise OSError(-refused, os.strerror(-refused))
-
-
-def _answers(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the number of each message that is answered and 0, or the negative error."""
-    while len(data) >= 16:
-        length, kind, _, number = struct.unpack_from("=IHHI", data)
-        if kind == _ERROR:
-            yield number, struct.unpack_from("=i", data, 16)[0]
-        if length < 16:
-            raise OSError(errno.EPROTO, os.strerror(errno.EPROTO))
-        data = data[(length + 3) & ~3 :]
+        while waiting:
+            for answer in messages(link.recv(1 << 16)):
+                if answer.kind == NLMSG_ERROR and (code := failure(answer.body)):
+                    raise OSError(code, os.strerror(code))
+                waiting.discard(answer.number)
 
 
 def _lists(table: str, name: str, elements: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the payloads of messages that name a set and some of the elements each."""
-    head = struct.pack("!BBH", _INET, 0, 0) + _text(_TABLE, table) + _text(_SET, name)
+    head = string(_TABLE, table) + string(_SET, name)
     iterator = iter(elements)
     while chunk := list(itertools.islice(iterator, _CHUNK)):
-        items = b"".join(_attribute(_ELEMENT, element, nested=True) for element in chunk)
-        yield head + _attribute(_ELEMENTS, items, nested=True)
+        items = b"".join(attribute(_ELEMENT, element, nested=True) for element in chunk)
+        yield head + attribute(_ELEMENTS, items, nested=True)
 
 
 def _verdict(text: str) -> bytes:
     word, _, chain = text.partition(" ")
-    verdict = _attribute(_CODE, struct.pack("!i", _VERDICTS[word])) + _text(_CHAIN, chain)
-    return _attribute(_DATA, _attribute(_VERDICT, verdict, nested=True), nested=True)
-
-
-def _text(kind: int, text: str) -> bytes:
-    return _attribute(kind, text.encode("ascii") + b"\0")
-
-
-def _attribute(kind: int, value: bytes, *, nested: bool = False) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind | (_NESTED if nested else 0)) + value + bytes(-len(value) % 4)
-
-
-def _message(kind: int, flags: int, number: int, payload: bytes) -> bytes:
-    return struct.pack("=IHHII", 16 + len(payload), kind, _REQUEST | flags, number, 0) + payload
+    verdict = attribute(_CODE, struct.pack("!i", _VERDICTS[word])) + string(_CHAIN, chain)
+    return attribute(_DATA, attribute(_VERDICT, verdict, nested=True), nested=True)
