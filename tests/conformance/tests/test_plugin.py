@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from polyplane_conformance.faults import PARTS
+from polyplane_conformance.sabotage import plant
 
 Conformance = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -87,6 +91,24 @@ def test_packets_are_recorded_on_request(tmp_path: Path, conformance: Conformanc
     done = conformance("run", "--tier", "netns", "--backend", "nftables", "--scenario", "union/open-to-all", "--pcap", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "union-open-to-all-nftables.pcap").stat().st_size > 10_000
+
+
+@pytest.mark.netns
+@pytest.mark.needs("nft")
+def test_a_failure_ends_with_the_command_that_plays_only_this(tmp_path: Path, conformance: Conformance) -> None:
+    (fault,) = (fault for fault in PARTS["nftables"].faults if "range" in fault.name)
+    plant(fault, tmp_path)
+    arguments = ("--polyplane-tier", "netns", "--polyplane-backend", "nftables:table=other", "--polyplane-source", "kubernetes")
+    _, report, _ = run_suite(tmp_path, *arguments, "--polyplane-scenario", "ports/range", PYTHONPATH=str(tmp_path))
+    details = [result["detail"] for result in report["results"] if result["status"] == "failed"]
+    *_, again = details[0].splitlines()
+    assert again.endswith(" --backend nftables --option table=other --source kubernetes")
+    told, command, *argv = shlex.split(again)
+    assert (told, command) == ("again:", "polyplane-conformance")
+    broken, sound = conformance(*argv, PYTHONPATH=str(tmp_path)), conformance(*argv)
+    assert (broken.returncode, sound.returncode) == (1, 0), broken.stdout + sound.stdout
+    assert again in broken.stdout.splitlines()
+    assert sound.stdout.splitlines()[-1] == "1 passed, 0 failed, 0 skipped"
 
 
 def test_several_processes_find_together_what_one_finds(tmp_path: Path, conformance: Conformance) -> None:

@@ -170,6 +170,7 @@ def _show(report: Report, broken: list[str], *, explain: bool) -> None:
             "\n".join(lines if explain else [*lines[:12], *(line for line in again if line not in lines[:12])]),
             markup=False,
             highlight=False,
+            soft_wrap=True,
         )
     reasons = {(entry.name, entry.detail) for entry in report.entries if entry.status in ("skipped", "gap") and entry.detail}
     for reason in sorted({reason for _, reason in reasons}):

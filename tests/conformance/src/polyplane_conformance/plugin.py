@@ -307,8 +307,9 @@ def _again(item: pytest.Item) -> str:
     config, arguments, marker = item.config, _arguments(item), item.get_closest_marker("tier")
     parts = ["polyplane-conformance run", f"--tier {marker.args[0]}" if marker is not None else "", f"--scenario '{name_of(item)}'"]
     if isinstance(backend := arguments.get("backend"), Backend):
-        parts += [f"--backend {backend}", *(f"--option {key}={value}" for key, value in backend.options.items())]
-    parts += [f"--{name} {value}" for name in ("file", "corpus") if (value := config.getoption(f"--polyplane-{name}")) is not None]
+        parts += [f"--backend {backend.name}", *(f"--option {key}={value}" for key, value in backend.options.items())]
+    given = ((name, config.getoption(f"--polyplane-{name}")) for name in ("file", "corpus", "gaps", "source"))
+    parts += [f"--{name} {value}" for name, value in given if value not in (None, "direct")]
     if "generated" in arguments:
         parts.append(f"--generated --seed {config.getoption('--polyplane-seed')}")
     return " ".join(filter(None, parts))
@@ -348,8 +349,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         outcome = item.stash.get(_OUTCOME, Outcome())
         detail = ""
         if result.failed:
-            explained = outcome.explain()
-            detail = f"{explained}\nagain: {_again(item)}" if explained else result.longreprtext
+            detail = result.longreprtext
         elif result.skipped and isinstance(result.longrepr, tuple):
             detail = result.longrepr[2]
         backend, subject = _arguments(item).get("backend"), _subject(item)
