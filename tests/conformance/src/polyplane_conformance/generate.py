@@ -144,14 +144,6 @@ def choose(cases: Iterable[Scenario], tags: Iterable[str]) -> list[Scenario]:
     return [case for case in cases if wanted <= case.tags]
 
 
-def all_tags(seed: int = 0) -> dict[str, int]:
-    """Return every tag with the number of cases that carry it."""
-    counts: dict[str, int] = {}
-    for tag in sorted(tag for case in generate(seed) for tag in case.tags):
-        counts[tag] = counts.get(tag, 0) + 1
-    return counts
-
-
 def _cases(family: Family, seed: int) -> Iterator[Scenario]:
     if family.drawn:
         for number in range(family.drawn):

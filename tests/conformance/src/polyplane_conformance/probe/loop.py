@@ -20,27 +20,14 @@ _TURNS_WITHOUT_TIMERS: Final = 64
 _HEARTBEAT: Final = 0.02
 
 
-class Timer:
-    """A callback with a time; `cancel` makes it void."""
-
-    __slots__ = ("callback", "when")
-
-    def __init__(self, when: float, callback: Callable[[], None]) -> None:
-        self.when = when
-        self.callback: Callable[[], None] | None = callback
-
-    def cancel(self) -> None:
-        """Do not call it any more."""
-        self.callback = None
-
-
 class Loop:
     """Watches file descriptors and fires timers; one thread, no locks."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
-        self._timers: list[tuple[float, int, Timer]] = []
+        #: When, in which order, what.
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
         self._running = True
         self._late: list[tuple[float, float]] = []
@@ -59,12 +46,10 @@ class Loop:
         if self._handlers.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
-    def later(self, delay: float, callback: Callable[[], None]) -> Timer:
+    def later(self, delay: float, callback: Callable[[], None]) -> None:
         """Call ``callback`` in ``delay`` seconds."""
-        timer = Timer(time.monotonic() + delay, callback)
         self._serial += 1
-        heapq.heappush(self._timers, (timer.when, self._serial, timer))
-        return timer
+        heapq.heappush(self._timers, (time.monotonic() + delay, self._serial, callback))
 
     def lag(self, since: float) -> float:
         """How many seconds the loop was behind its own clock, in all, since that moment of `time.monotonic`."""
@@ -97,9 +82,7 @@ class Loop:
         for _ in range(_TIMERS_PER_TURN):
             if not self._timers or self._timers[0][0] > now:
                 return
-            callback = heapq.heappop(self._timers)[2].callback
-            if callback is not None:
-                callback()
+            heapq.heappop(self._timers)[2]()
 
     def _beat(self) -> None:
         due = time.monotonic() + _HEARTBEAT
