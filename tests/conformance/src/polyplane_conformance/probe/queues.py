@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from polyplane_conformance.probe.attempts import Attempt, attempt
 from polyplane_conformance.probe.loop import Loop
 from polyplane_conformance.probe.model import ICMP, ICMPV6, family_of
-from polyplane_conformance.probe.place import Place
+from polyplane_conformance.probe.place import Answer, Place
 from polyplane_conformance.probe.wire import Order
 
 _PASSES: Final = 6
@@ -51,7 +52,7 @@ class Drain:
             return
         for number, queue in enumerate(self._queues):
             order = Order.plain(queue.node, queue.address, ICMP if family_of(queue.address) == 4 else ICMPV6)
-            self._echoes[number] = attempt(self._places[queue.node], order, lambda _answer, number=number: self._passed(number))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            self._echoes[number] = attempt(self._places[queue.node], order, partial(self._passed, number))
         self._ask(self._passes)
 
     def _ask(self, number: int) -> None:
@@ -67,7 +68,7 @@ class Drain:
         for echo in list(self._echoes.values()):
             echo.send()
 
-    def _passed(self, number: int) -> None:
+    def _passed(self, number: int, _answer: Answer) -> None:
         echo = self._echoes.pop(number, None)
         if echo is not None:
             echo.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from polyplane_conformance.probe.attempts import Attempt, attempt
@@ -108,13 +109,13 @@ class Round:
         self._proofs = 0
         self._trials = [Trial(order, self._settled) for order in orders]
         for trial in self._trials:
-            loop.later(0, lambda trial=trial: self._try(trial))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            loop.later(0, partial(self._try, trial))
         if not orders:
             loop.later(0, self._finish)
 
     def _try(self, trial: Trial) -> None:
         if trial.answer is None and trial.packets < self.settings.attempts:
-            self.loop.later(self.settings.interval, lambda: self._try(trial))
+            self.loop.later(self.settings.interval, partial(self._try, trial))
             trial.send(self.places)
         else:
             self._settled(trial)
