@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +11,7 @@ from typing import Final
 from polyplane.hookspecs import BACKENDS as BACKEND_PLUGINS
 from polyplane.plugins import list_plugins, load_backend
 from polyplane_bench.figures import ROOT
+from polyplane_conformance import needs
 
 #: What can be measured with packets: the backend's name, and its variant if it has some.
 BACKENDS: Final = ("nftables", "iptables-nft", "iptables-legacy", "ebpf", "ovs")
@@ -29,11 +28,8 @@ RESULTS: Final = ROOT / "bench" / "results"
 
 def missing(backend: str) -> str:
     """Say what keeps a backend from being measured here; empty if nothing does."""
-    if os.geteuid() != 0:
-        return "packets take network namespaces, and these take root"
-    tools = [tool for tool in _TOOLS[backend] if shutil.which(tool) is None]
-    if tools:
-        return f"{', '.join(tools)}: not installed"
+    if lacking := needs.missing("root", *_TOOLS[backend]):
+        return "; ".join(lacking)
     name = backend.partition("-")[0]
     if name not in {plugin.name for plugin in list_plugins(BACKEND_PLUGINS)}:
         return f"the distribution polyplane-{name} is not installed"
