@@ -11,17 +11,15 @@ from polyplane_bench.figures import Result
 from polyplane_bench.settings import Settings
 
 
-def test_samples_of_the_first_thread_count_for_our_innermost_function() -> None:
+def test_samples_count_for_our_innermost_function() -> None:
     frames = [
         {"name": "main", "file": "/home/polyplane/tests/benchmarks/polyplane_bench/core_case.py"},
         {"name": "Store.apply", "file": "/home/polyplane/core/src/polyplane/cluster/store.py"},
         {"name": "0x7f00", "file": "/usr/lib/libc.so.6"},
         {"name": "<module>", "file": None},
+        {"name": "Prober._read", "file": "/home/polyplane/tests/conformance/src/polyplane_conformance/probe/client.py"},
     ]
-    threads = [
-        {"name": 'Thread 7 "MainThread"', "samples": [[3, 0, 1, 2], [3, 0, 1], [0, 1, 1], [0], [2]]},
-        {"name": 'Thread 8 "reader"', "samples": [[0], [1], [1]]},
-    ]
+    threads = [{"samples": [[3, 0, 1, 2], [3, 0, 1], [0, 1, 1]]}, {"samples": [[0], [2]]}, {"samples": [[4], [4, 2]]}]
     recorded = {"shared": {"frames": frames}, "profiles": threads}
     own, within, total = profiles.shares(recorded)
     store, main = "Store.apply (polyplane/cluster/store.py)", "main (polyplane_bench/core_case.py)"

@@ -13,7 +13,7 @@ def lines(result: Result, _charts_in: str) -> list[str]:
         "",
         "What py-spy saw 500 times a second, from outside: which of our functions was running, itself or in a library or system call of its own, and which it was called from.",
         "`make bench SECTIONS=profile` leaves a flame graph of each beside the results, `profile-*.svg`, and the same for [speedscope](https://www.speedscope.app), `profile-*.speedscope.json`; both have every function, and those of libraries.",
-        "What waits, for a switch or for a command, is seen little of; it is in the seconds.",
+        "What waits, for a switch or for a command, is seen little of, but where a thread of its own does nothing else; it is in the seconds.",
     ]
     for what in dict.fromkeys(str(figure.case["what"]) for figure in result.find("samples")):
         wall, own, commands = (result.one(f"{kind}, seconds", what=what) for kind in ("wall", "own", "commands"))

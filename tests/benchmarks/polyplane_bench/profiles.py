@@ -22,8 +22,8 @@ _KIT: Final = Path(__file__).parents[1]
 #: Functions shown of each case.
 TOP: Final = 12
 
-#: What py-spy calls a process's first thread.
-_MAIN: Final = '"MainThread"'
+#: Where threads wait that are no business of the agent's.
+_SANDBOX: Final = "(polyplane_conformance/"
 
 #: What a case is called, and what it is given.
 Case = tuple[str, dict[str, Any]]
@@ -68,14 +68,14 @@ def measure(settings: Settings) -> tuple[Figure, ...]:
 
 
 def shares(recorded: dict[str, Any]) -> tuple[Counter[str], Counter[str], int]:
-    """Count the samples of the thread that decides in a recording for speedscope: by our function that was running, itself or in a
-    library that it called; by all of ours it was called from; and all. Other threads do nothing but wait."""
+    """Count the samples of a recording for speedscope, but for those of the sandbox: by our function that was running, itself or in
+    a library that it called; by all of ours it was called from; and all."""
     names = [_name(frame) for frame in recorded["shared"]["frames"]]
     own, within = Counter[str](), Counter[str]()
     for thread in recorded["profiles"]:
-        for stack in thread["samples"] if _MAIN in thread["name"] else ():
+        for stack in thread["samples"]:
             ours = [name for frame in stack if (name := names[frame]) is not None]
-            if ours:
+            if ours and _SANDBOX not in ours[-1]:
                 own[ours[-1]] += 1
                 within.update(set(ours))
     return own, within, own.total()
