@@ -13,7 +13,7 @@ from typing import Final
 
 from polyplane.backend_kit.attachments import Attachments
 from polyplane.backend_kit.deltas import whole
-from polyplane.backend_kit.labels import labels_of
+from polyplane.backend_kit.labels import Labels
 from polyplane.ir.cidr import BITS
 from polyplane.ir.delta import Delta
 from polyplane.ir.program import EMPTY, Direction, Established, Options, Program
@@ -34,7 +34,7 @@ class Layout:
         self.native: Final = Native()
         self._priority: Final = priority
         self._log_group: Final = log_group
-        self._labels: dict[int, str] | None = None
+        self._labels: Final = Labels()
         self._attachments: Final = Attachments()
         self._options: Options | None = None
         self._sides: tuple[Side, ...] = ()
@@ -56,16 +56,15 @@ class Layout:
         """Go from the delta's base, which must be what we hold, to its target; return what changed."""
         if self._options is None:
             self._options = delta.target.options
-            style = Style(deny_action=self._options.deny_action, label=self._label, log_group=self._log_group)
+            style = Style(deny_action=self._options.deny_action, label=self._labels.of, log_group=self._log_group)
             self._decisions = Decisions(self.native, style)
             self._sides = tuple(Side(direction, self.native, self._decisions) for direction in (Direction.EGRESS, Direction.INGRESS))
         self.program = delta.target
-        self._labels = None
+        self._labels.update(delta)
         moved = self._attachments.update(delta)
         for side in self._sides:
             side.update(delta, self._attachments, moved)
         self._decisions.tidy()
-        self._labels = None
         self._write_base(self._options)
         return self.native.take_changes()
 
@@ -97,12 +96,6 @@ class Layout:
             if name in self.native.elements:
                 text, listed = (f"{guard} {key} @{name} counter drop" for guard in _MID_STREAM)
                 yield Rule(text, "mid-stream", listed)
-
-    def _label(self, rule_id: int) -> str:
-        """Explain a rule id in a comment. The table is built at most once an update, and only if a new chain asks."""
-        if self._labels is None:
-            self._labels = labels_of(self.program)
-        return self._labels.get(rule_id, "")
 
 
 def _passing(options: Options) -> Iterator[Rule]:

@@ -260,6 +260,12 @@ class Endpoint:
         """Return the tiers of one direction."""
         return self.ingress if direction is Direction.INGRESS else self.egress
 
+    def isolations(self) -> Iterator[Isolation]:
+        """Yield the isolations that end its tiers."""
+        for tier in (*self.ingress, *self.egress):
+            if tier.isolation is not None:
+                yield tier.isolation
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressSet:
@@ -298,9 +304,7 @@ class Program:
         for policy in self.policies.values():
             yield from policy.rules
         for endpoint in self.endpoints.values():
-            for tier in (*endpoint.ingress, *endpoint.egress):
-                if tier.isolation is not None:
-                    yield tier.isolation
+            yield from endpoint.isolations()
 
     def same_content(self, other: Program) -> bool:
         """Whether both enforce the same, whatever their revisions."""
