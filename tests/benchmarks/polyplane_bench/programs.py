@@ -28,6 +28,7 @@ from polyplane.ir.program import (
     SetId,
     Tier,
     TierEnd,
+    digest,
 )
 from polyplane_bench.traffic import PORT
 
@@ -108,7 +109,7 @@ def program(load: Load, client: Pod, server: Pod) -> Program:
     selecting: dict[str, list[PolicyId]] = {}
     for number, pod in placed(load, server):
         group = group_of(number, load)
-        set_id = SetId(f"s{group:06}")
+        set_id = SetId(digest("group", str(group)))  # as the compiler names them: by content
         sets[set_id] = AddressSet(id=set_id, label=f"group {group}", members=Members(map(Cidr.parse, members(number, load, client))))
         policy = _policy(number, set_id, port_of(number, load))
         policies[policy.id] = policy
