@@ -45,7 +45,8 @@ class Bench:
         """Bring a program into force as the backend does: what differs, in stages."""
         self.follow(diff(self.program, program))
 
-    def follow(self, delta: Delta) -> None:
+    def follow(self, delta: Delta) -> int:
+        """Follow a delta; return how many entries were written and removed."""
         stages = self.layout.follow(delta)
         self.program = delta.target
         for stage in stages:
@@ -54,6 +55,7 @@ class Bench:
         with self.kernel.changing(self.layout.settings):
             for stage in stages:
                 self.kernel.write(stage)
+        return sum(len(puts) + len(deletes) for stage in stages for _, puts, deletes in stage.steps())
 
     def write(self) -> None:
         with self.kernel.changing(self.layout.settings):
