@@ -182,6 +182,10 @@ def option_rows(command: Any, hints: dict[str, Any]) -> Iterator[str]:
 
 # --- configuration ---------------------------------------------------------------------------------------------------
 
+OPTIONS_OF_PLUGINS: Final = """Options of backends are in their READMEs:
+[nftables](../../backends/nftables/README.md), [iptables](../../backends/iptables/README.md) (there also
+[how to choose `recheck_mark`](../../backends/iptables/README.md#recheck-by-mark)), [eBPF](../../backends/ebpf/README.md), [Open vSwitch](../../backends/ovs/README.md)."""
+
 
 def configuration_page() -> str:
     """Describe every key of the configuration, from the model that validates it."""
@@ -197,6 +201,7 @@ def configuration_page() -> str:
         parts.append(
             f"| `{key}` | `{variable}` | {kind} | {written_default(default)} | {prose(field.description or '').replace('<name>', 'NAME')}{live} |"
         )
+    parts.append(f"\n{OPTIONS_OF_PLUGINS}")
     return "\n".join(parts) + "\n"
 
 

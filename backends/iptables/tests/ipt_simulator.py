@@ -1,6 +1,7 @@
 """A packet's way through the native model, in Python, and a kernel that carries out the steps of a plan.
 
-It knows only the words this backend writes and fails on any other, and it takes each packet for the first of a connection.
+It knows only the words this backend writes and fails on any other. It takes each packet for the first of a connection, or for one of
+an answered connection's own direction if it is told so; those have marks.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from polyplane.ir.cidr import Cidr
 from polyplane.ir.evaluate import Packet
 from polyplane.ir.members import Members
 from polyplane_iptables.native import Chain, Filter, Native
-from polyplane_iptables.owned import PORT_SETS, PREFIX, REJECT
+from polyplane_iptables.owned import EPOCH_SETS, PORT_SETS, PREFIX, REJECT
 from polyplane_iptables.plan import Plan
 
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "ipv6-icmp": 58}
@@ -29,11 +30,18 @@ class Seen:
     logged: list[int] = field(default_factory=list)
 
 
-class Simulator:
-    def __init__(self, native: Native) -> None:
-        self.native = native
+#: Connections' marks, by their packets.
+Marks = dict[Packet, int]
 
-    def forward(self, packet: Packet, iifname: str, oifname: str, hook: str = "FORWARD") -> Seen:
+
+class Simulator:
+    def __init__(self, native: Native, marks: Marks | None = None) -> None:
+        self.native = native
+        self.marks: Marks = {} if marks is None else marks
+
+    def forward(self, packet: Packet, iifname: str, oifname: str, hook: str = "FORWARD", *, state: str = "") -> Seen:
+        """Follow a packet; ``state``: ESTABLISHED or RELATED, else its connection begins."""
+        self.state = state
         self.packet, self.iifname, self.oifname = packet, iifname, oifname
         self.filter = self.native.filters[packet.source.family]
         self.seen = Seen(allowed=True)
@@ -53,7 +61,7 @@ class Simulator:
                 continue
             if target in ("RETURN", "DROP"):
                 return target
-            if target in ("LOG", "NFLOG"):
+            if target in ("LOG", "NFLOG", "CONNMARK"):
                 continue
             verdict = self.chain(target, depth + 1)
             if goto or verdict == "DROP":
@@ -76,6 +84,11 @@ class Simulator:
                 continue
             if word in ("-j", "-g"):
                 target, goto = next(words), word == "-g"
+                continue
+            if word == "--set-xmark":
+                value, mask = (int(part, 16) for part in next(words).split("/"))
+                if holds:
+                    self.marks[self.packet] = self.marks.get(self.packet, 0) & ~mask ^ value
                 continue
             if word == "--log-prefix":
                 prefix = next(words)
@@ -114,9 +127,13 @@ class Simulator:
                 assert name in self.native.sets, f"{name} is not there"
                 return self.native.sets[name].covers_address(address.family, address.address)
             case "--ctstate":
-                next(words)
-                return False
-            case "--ctdir" | "--limit":
+                return self.state in next(words).split(",")
+            case "--ctdir":
+                return next(words) == "ORIGINAL"
+            case "--mark":
+                value, _, mask = next(words).partition("/")
+                return self.marks.get(packet, 0) & int(mask or "0xffffffff", 16) == int(value, 16)
+            case "--limit":
                 next(words)
                 return True
             case "--tcp-flags":
@@ -133,41 +150,57 @@ def _in(port: int, text: str) -> bool:
     return int(first) <= port <= int(last or first)
 
 
-def stages(native: Native, made: Plan) -> Iterator[None]:
+def stages(native: Native, made: Plan, marks: Marks | None = None) -> Iterator[None]:
     """Carry out a plan on a native state, with a pause after everything that the kernel does in one go."""
     for step in made.steps:
-        if step.tool:
+        if step.clears:
+            for packet in marks or ():
+                if packet.source.family == step.tool:
+                    marks[packet] &= ~step.clears
+            yield
+        elif step.tool:
             commit(native.filters[step.tool], step.text)
             yield
-            continue
-        for line in step.text.splitlines():
-            words = line.split()
-            match words:
-                case ["create", name, "hash:net", "family", _, "hashsize", _, "maxelem", _]:
-                    assert name not in native.sets
-                    native.sets[name] = Members()
-                case ["create", name, "bitmap:port", "range", "0-65535"]:
-                    native.ports[name] = frozenset()
-                case ["destroy", name]:
-                    assert name not in native.referenced(), f"{name} is still asked"
-                    native.sets.pop(name, None)
-                case ["swap", one, other]:
-                    native.sets[one], native.sets[other] = native.sets[other], native.sets[one]
-                case ["add", name, member] if name.startswith(PORT_SETS):
-                    first, _, end = member.partition("-")
-                    native.ports[name] |= set(range(int(first), int(end or first) + 1))
-                case ["add", name, member]:
-                    assert not member.endswith("/0")
-                    native.sets[name] = native.sets[name].changed(added=[Cidr.parse(member)])
-                case ["del", name, member]:
-                    native.sets[name] = native.sets[name].changed(removed=[Cidr.parse(member)])
-                case _:
-                    raise AssertionError(line)
-            yield
+        else:
+            for line in step.text.splitlines():
+                change_sets(native, line)
+                yield
     for name in made.destroy:
         assert name not in native.referenced(), f"{name} is still asked"
-        (native.ports if name.startswith(PORT_SETS) else native.sets).pop(name)
+        (native.ports if name.startswith(PORT_SETS) else native.epochs if name.startswith(EPOCH_SETS) else native.sets).pop(name)
         yield
+
+
+def change_sets(native: Native, line: str) -> None:
+    """Carry out a command of an ipset restore -exist."""
+    match line.split():
+        case ["create", name, "hash:net", "family", "inet", *_] if name.startswith(EPOCH_SETS):
+            native.epochs.setdefault(name, frozenset())
+        case ["flush", name]:
+            native.epochs[name] = frozenset()
+        case ["add" | "del" as verb, name, epoch] if name.startswith(EPOCH_SETS):
+            one = {Cidr.parse(epoch).address}
+            native.epochs[name] = native.epochs[name] | one if verb == "add" else native.epochs[name] - one
+        case ["create", name, "hash:net", "family", _, "hashsize", _, "maxelem", _]:
+            assert name not in native.sets
+            native.sets[name] = Members()
+        case ["create", name, "bitmap:port", "range", "0-65535"]:
+            native.ports[name] = frozenset()
+        case ["destroy", name]:
+            assert name not in native.referenced(), f"{name} is still asked"
+            native.sets.pop(name, None)
+        case ["swap", one, other]:
+            native.sets[one], native.sets[other] = native.sets[other], native.sets[one]
+        case ["add", name, member] if name.startswith(PORT_SETS):
+            first, _, end = member.partition("-")
+            native.ports[name] |= set(range(int(first), int(end or first) + 1))
+        case ["add", name, member]:
+            assert not member.endswith("/0")
+            native.sets[name] = native.sets[name].changed(added=[Cidr.parse(member)])
+        case ["del", name, member]:
+            native.sets[name] = native.sets[name].changed(removed=[Cidr.parse(member)])
+        case _:
+            raise AssertionError(line)
 
 
 def commit(table: Filter, text: str) -> None:

@@ -10,7 +10,7 @@ from backend_programs import FRONT, examples, web
 
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.members import Members
-from polyplane.ir.program import EMPTY
+from polyplane.ir.program import EMPTY, DenyAction
 from polyplane.reconcile.diff import diff
 from polyplane_iptables.backend import IptablesBackend
 
@@ -27,6 +27,16 @@ def test_golden_delta_of_one_member(golden: Callable[[str, str], None]) -> None:
 
 def test_golden_delta_to_nothing(golden: Callable[[str, str], None]) -> None:
     golden("delta-to-nothing", IptablesBackend().polyplane_render(diff(web(), EMPTY)))
+
+
+@pytest.mark.parametrize(("name", "mask"), [("mark", 0xFF000000), ("mark-of-one-bit", 0x4)])
+def test_golden_recheck_by_mark(name: str, mask: int, golden: Callable[[str, str], None]) -> None:
+    """The first load, a member that goes, and the last option."""
+    fewer = web(members=replace(FRONT, members=Members([Cidr.parse("fd00::2")])))
+    other = replace(fewer, options=replace(fewer.options, deny_action=DenyAction.REJECT))
+    backend = IptablesBackend({"recheck_mark": mask})
+    texts = [backend.polyplane_render(diff(one, two)) for one, two in ((EMPTY, web()), (web(), fewer), (fewer, other), (web(), EMPTY))]
+    golden(name, "\n".join(texts))
 
 
 def test_nothing_to_do_is_no_text() -> None:

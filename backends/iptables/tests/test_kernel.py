@@ -52,9 +52,10 @@ def test_a_restart_finds_nothing_to_do(name: str, namespace: Namespace, backend:
     assert backend.polyplane_apply(diff(wanted, wanted)).operations == 0
 
 
-def test_any_program_follows_any_other(backend: IptablesBackend, namespace: Namespace) -> None:
+@pytest.mark.parametrize("more", [{}, {"recheck_mark": 0x3}])
+def test_any_program_follows_any_other(more: dict[str, object], namespace: Namespace) -> None:
     """One long history, so that each delta meets what the last one left."""
-    last = EMPTY
+    last, backend = EMPTY, namespace.backend(**more)
 
     @settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate])
     @given(programs())
@@ -65,7 +66,7 @@ def test_any_program_follows_any_other(backend: IptablesBackend, namespace: Name
         backend.polyplane_apply(delta)
         last = wanted
         assert backend.polyplane_audit(wanted) == ()
-        assert namespace.backend().polyplane_audit(wanted) == ()
+        assert namespace.backend(**more).polyplane_audit(wanted) == ()
 
     step()
 
@@ -128,6 +129,37 @@ def test_damage_to_sets_is_seen_and_repaired(damage: str, namespace: Namespace, 
     assert backend.polyplane_apply(diff(EMPTY, web())).operations > 0
     assert backend.polyplane_audit(web()) == ()
     assert sorted(namespace.rules().splitlines()) == sorted(whole.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("damage", "epoch"),
+    [
+        ("ipset add {set} 0.0.0.9", 10),
+        ("ipset flush {set}", 1),
+        ("ipset destroy {set}", 1),
+        ("sh -c 'ipset destroy {set}; ipset create {set} hash:ip'", 1),
+        ("iptables-{variant} -w 5 -D polyplane-forward 2", 1),
+        ("iptables-{variant} -w 5 -F polyplane-asked", 1),
+        ("iptables-{variant} -w 5 -I polyplane-asked -j CONNMARK --set-mark 0x10/0xff0", 1),
+        ("iptables-{variant} -w 5 -I polyplane-to -j RETURN", 4),
+        ("iptables-{variant} -w 5 -F", 4),
+    ],
+)
+def test_damage_to_the_epoch_is_seen_and_repaired(damage: str, epoch: int, namespace: Namespace) -> None:
+    """The next one, if set and rules say how far epochs have come; else the first, of which nobody has a mark."""
+    backend, more = namespace.backend(recheck_mark=0xFF0), web(members=with_members(FRONT, "10.0.0.3"))
+    backend.polyplane_apply(diff(EMPTY, more))
+    backend.polyplane_apply(diff(more, web()))
+    backend.polyplane_apply(diff(web(), more))
+    backend.polyplane_apply(diff(more, web()))
+    (name,) = (name for name in namespace.run("ipset", "list", "-n").split() if "polyplane-e4-" in name)
+    assert namespace.run("ipset", "save", name).split()[-1] == "0.0.0.3"
+    namespace.run("sh", "-c", damage.format(set=name, variant=namespace.variant))
+    assert backend.polyplane_audit(web())
+    backend.polyplane_apply(diff(EMPTY, web()))
+    assert backend.polyplane_audit(web()) == ()
+    assert namespace.run("ipset", "save", name).split()[-1] == f"0.0.0.{epoch}"
+    assert namespace.backend(recheck_mark=0xFF0).polyplane_apply(diff(EMPTY, web())).operations == 0
 
 
 def test_a_delta_meets_damage(namespace: Namespace, backend: IptablesBackend) -> None:
@@ -195,10 +227,11 @@ def test_a_table_that_iptables_cannot_read_is_no_empty_table(namespace: Namespac
     assert namespace.rules() == before
 
 
-def test_leftovers_in_the_other_variant_go(namespace: Namespace) -> None:
+@pytest.mark.parametrize("more", [{}, {"recheck_mark": 0xFF0}])
+def test_leftovers_in_the_other_variant_go(more: dict[str, object], namespace: Namespace) -> None:
     other = "legacy" if namespace.variant == "nft" else "nft"
-    namespace.backend(variant=other).polyplane_apply(diff(EMPTY, web()))
-    backend = namespace.backend()
+    namespace.backend(variant=other, **more).polyplane_apply(diff(EMPTY, web()))
+    backend = namespace.backend(**more)
     assert any(drift.subject == f"iptables-{other}" for drift in backend.polyplane_audit(web()))
     backend.polyplane_apply(diff(EMPTY, web()))
     assert "polyplane" not in namespace.run(f"iptables-{other}-save") + namespace.run(f"ip6tables-{other}-save")
@@ -239,11 +272,11 @@ class Crash(Exception):
     """The agent is killed here."""
 
 
-@pytest.mark.parametrize("name", ["tiers", "by-address"])
-def test_a_crash_between_any_two_commands_is_made_good(name: str, namespace: Namespace) -> None:
+@pytest.mark.parametrize(("name", "mask"), [("tiers", None), ("by-address", None), ("tiers", 0xFF0), ("by-address", 0x1)])
+def test_a_crash_between_any_two_commands_is_made_good(name: str, mask: int | None, namespace: Namespace) -> None:
     """Break off before each command in turn; the next start finds its way from whatever is there."""
     kernel = Kernel(IptablesOptions.parse(namespace.options))
-    target = examples()[name]
+    target, more = examples()[name], {} if mask is None else {"recheck_mark": mask}
 
     def attempt(commands: int) -> bool:
         left = commands
@@ -256,7 +289,7 @@ def test_a_crash_between_any_two_commands_is_made_good(name: str, namespace: Nam
                 left -= 1
             return kernel.execute(argv, text)
 
-        backend = namespace.backend(runner)
+        backend = namespace.backend(runner, **more)
         try:
             backend.polyplane_apply(diff(EMPTY, target))
         except Crash:
@@ -266,12 +299,12 @@ def test_a_crash_between_any_two_commands_is_made_good(name: str, namespace: Nam
     broken = 0
     while True:
         namespace.backend().polyplane_teardown()
-        namespace.backend().polyplane_apply(diff(EMPTY, web()))
+        namespace.backend(**more).polyplane_apply(diff(EMPTY, web()))
         if not attempt(broken):
             break
-        assert namespace.backend().polyplane_audit(target)
-        namespace.backend().polyplane_apply(diff(EMPTY, target))
-        assert namespace.backend().polyplane_audit(target) == ()
+        assert namespace.backend(**more).polyplane_audit(target)
+        namespace.backend(**more).polyplane_apply(diff(EMPTY, target))
+        assert namespace.backend(**more).polyplane_audit(target) == ()
         broken += 1
     assert broken >= 2
 

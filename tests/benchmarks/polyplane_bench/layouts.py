@@ -21,6 +21,8 @@ from polyplane_conformance.sandbox import Sandbox
 #: Lays rules out in a sandbox's node; returns the processes, if any, that handle packets besides the kernel.
 Lay = Callable[[Sandbox, Load, Pod, Pod], Collection[int]]
 
+#: What the name of a backend ends with that rechecks open connections by mark.
+BY_MARK: Final = " by mark"
 _KIT: Final = Path(__file__).parents[1]
 _ESTABLISHED: Final = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
 
@@ -114,8 +116,9 @@ def _isolated(load: Load, server: Pod) -> list[Pod]:
 
 def own(sandbox: Sandbox, layout: str) -> tuple[str, dict[str, object]]:
     """Return a backend's name and options for a sandbox; for a variant of iptables with a lock that nobody else here waits for."""
-    name, _, variant = layout.partition("-")
-    return name, sandbox.backend_options() | ({"variant": variant, "lock_file": _lock_file(sandbox)} if variant else {})
+    name, _, variant = layout.removesuffix(BY_MARK).partition("-")
+    options: dict[str, object] = {"recheck_mark": 0xFF00} if layout.endswith(BY_MARK) else {}
+    return name, sandbox.backend_options() | options | ({"variant": variant, "lock_file": _lock_file(sandbox)} if variant else {})
 
 
 def tidy(sandbox: Sandbox) -> None:

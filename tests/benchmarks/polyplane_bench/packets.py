@@ -70,6 +70,8 @@ def variants(settings: Settings) -> list[Variant]:
             continue
         for name, lay in (("linear chains", layouts.linear(variant)), ("ipsets and chains", layouts.ipset_chains(variant))):
             found += [Variant(layout=f"{name}, {variant}", load=load, lay=lay) for load in loads]
+        by_mark = (Load(policies=1), Load(policies=1000, endpoints=10, spread=False))
+        found += [Variant(layout=f"iptables-{variant}{layouts.BY_MARK}", load=load) for load in by_mark]
     if "iptables-legacy" in settings.backends:
         found.append(Variant(layout="queue to a program", load=Load(policies=1), lay=layouts.queue))
     return found

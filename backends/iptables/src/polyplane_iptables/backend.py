@@ -15,9 +15,11 @@ from polyplane.ir.cidr import BITS
 from polyplane.ir.delta import Delta
 from polyplane.ir.features import Capabilities, Feature
 from polyplane.ir.program import EMPTY, Program
+from polyplane_iptables.connmarks import MarksStuck
 from polyplane_iptables.counting import Ledger
 from polyplane_iptables.decoder import MOST_RULES, Decoder
 from polyplane_iptables.drift import drifts_of
+from polyplane_iptables.guard import MarkGuard
 from polyplane_iptables.kernel import PORTS, SET_TYPES, Kernel, Runner, ToolError, ToolMissing
 from polyplane_iptables.layout import Layout
 from polyplane_iptables.listing import Count, learn, parse_counters, parse_sets, parse_table, reworded
@@ -30,6 +32,7 @@ from polyplane_iptables.render import plan_to, render
 from polyplane_iptables.setplan import MAX_ELEMENTS
 from polyplane_iptables.show import shown
 from polyplane_iptables.steps import MOST_PARTS
+from polyplane_iptables.turn import with_present_epochs
 from polyplane_iptables.variants import detect, missing
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.iptables")
@@ -44,6 +47,7 @@ class IptablesBackend:
         self._options: Final = IptablesOptions.parse(options or {})
         self._kernel: Final = Kernel(self._options, runner)
         self._variant: Variant | None = None
+        self._guard: Final = MarkGuard(self._kernel, self._options.recheck_mark)
         self._style = self._options.style()
         self._layout: Layout = Layout(self._style)
         self._decoder: Final = Decoder(self._options)
@@ -80,16 +84,18 @@ class IptablesBackend:
         held, self._held = self._held, None
         try:
             self._detect()
-            if held is not None and not delta.base.same_content(EMPTY) and self._layout.holds(delta.base):
-                self._layout.follow(delta)
+            if delta.base.same_content(EMPTY) or not self._layout.holds(delta.base):
+                held = None
+            self._layout.follow(delta)
+            if held is not None:
                 try:
                     return self._bring(held, Variant(self._variant or Variant.NFT))
                 except ToolError as error:
                     if error.transient:
                         raise
                     # The kernel does not hold what we thought: somebody else was there. Look and repair.
-            else:
-                self._layout.follow(delta)
+                except MarksStuck as error:
+                    self._guard.give_up(str(error))
             return self._apply_whole()
         except _FAILURES as error:
             raise _apply_error(error) from error
@@ -157,7 +163,7 @@ class IptablesBackend:
             for variant in Variant:
                 detail += self._remove_chains(variant)
             sets = parse_sets(self._kernel.save_sets())
-            doomed = sorted({*sets.members, *sets.ports, *sets.strangers})
+            doomed = sorted({*sets.members, *sets.ports, *sets.epochs, *sets.strangers})
             detail["sets"] += len(doomed) - len(self._kernel.destroy_sets(doomed))
         except _FAILURES as error:
             raise _apply_error(error) from error
@@ -174,17 +180,25 @@ class IptablesBackend:
                 self._layout = Layout(self._style)
         return self._variant
 
-    def _apply_whole(self) -> Applied:
+    def _apply_whole(self, *, last: bool = False) -> Applied:
         """Compare what should be with what is, in both variants, and change what differs."""
         variant = self._detect()
         found = self._read(variant)
         self._generations = self._generations_in(found, self._layout)
-        found = self._reworded(found, self._layout.native(self._generations))
-        return self._bring(found, variant, whole=True)
+        found = self._reworded(found, self._wanted(found, self._layout, self._generations))
+        try:
+            applied = self._bring(found, variant, whole=True)
+        except MarksStuck as error:
+            self._guard.give_up(str(error))
+            return self._apply_whole(last=True)
+        if self._guard.leftovers and not last:
+            more = self._apply_whole(last=True)
+            return Applied(operations=applied.operations + more.operations, detail=dict(Counter(applied.detail) + Counter(more.detail)))
+        return applied
 
     def _bring(self, found: Native, variant: Variant, *, whole: bool = False) -> Applied:
         """Carry out the plan from what was found to the layout's program."""
-        made, wanted, generations = plan_to(self._layout, found, self._generations)
+        made, wanted, generations = plan_to(self._layout, found, self._generations, self._guard.mask)
         if self._ledger.worth_reading and any(made.rewritten.values()):
             self._ledger.look(self._counts())
         for step in made.steps:
@@ -216,8 +230,14 @@ class IptablesBackend:
 
     def _read(self, variant: Variant) -> Native:
         sets = parse_sets(self._kernel.save_sets())
-        filters = {family: parse_table(self._kernel.save(variant, family)) for family in BITS}
-        return Native(filters, sets.members, sets.ports, frozenset(sets.strangers))
+        texts = {family: self._kernel.save(variant, family) for family in BITS}
+        self._guard.look(variant, texts)
+        filters = {family: parse_table(text) for family, text in texts.items()}
+        return Native(filters, sets.members, sets.ports, frozenset(sets.strangers), sets.epochs)
+
+    def _wanted(self, found: Native, layout: Layout, generations: Mapping[str, int]) -> Native:
+        """Return what should be in the kernel, in the epochs of what is."""
+        return with_present_epochs(found, layout.native(generations), layout.program.options, self._guard.mask)
 
     def _reworded(self, found: Native, wanted: Native) -> Native:
         filters = {family: reworded(found.filters[family], wanted.filters[family], self._learned) for family in BITS}
@@ -225,7 +245,7 @@ class IptablesBackend:
 
     def _drifts(self, layout: Layout, variant: Variant) -> tuple[Drift, ...]:
         found = self._read(variant)
-        wanted = layout.native(self._generations_in(found, layout))
+        wanted = self._wanted(found, layout, self._generations_in(found, layout))
         drifts = drifts_of(self._reworded(found, wanted), wanted)
         if not drifts and variant is Variant.LEGACY:
             self._look_again(found, wanted)
@@ -258,6 +278,9 @@ class IptablesBackend:
             "set types",
             ", ".join(kind if kind in have else f"{kind} (missing: long lists of ports become several rules)" for kind in SET_TYPES),
         )
+        if self._options.recheck_mark:
+            self._read(self._detect())
+        yield "open connections", f"rechecked {self._guard.note}"
         yield "tiers that pass", f"any number: those beyond {MOST_PARTS} chains are multiplied out"
         yield "audit of legacy tables", "python-iptables and iptables-legacy-save" if self._decoder.usable else "iptables-legacy-save"
 
@@ -289,7 +312,8 @@ def _with_sets(wanted: Native, found: Native, kept: Sequence[str]) -> Native:
     """Return what is in the kernel if some sets could not be destroyed: they are to be tried again next time."""
     sets = {**wanted.sets, **{name: found.sets[name] for name in kept if name in found.sets}}
     ports = {**wanted.ports, **{name: found.ports[name] for name in kept if name in found.ports}}
-    return Native(wanted.filters, sets, ports, found.strangers & frozenset(kept))
+    epochs = {**wanted.epochs, **{name: found.epochs[name] for name in kept if name in found.epochs}}
+    return Native(wanted.filters, sets, ports, found.strangers & frozenset(kept), epochs)
 
 
 def _apply_error(error: Exception) -> ApplyError:

@@ -10,9 +10,11 @@ from typing import Final
 
 from polyplane.ir.cidr import Family
 from polyplane.ir.program import ICMP, ICMPV6, NEIGHBOUR_DISCOVERY, DenyAction, Established, Options
+from polyplane_iptables.epochs import Marking
 from polyplane_iptables.matches import PROTOCOL_NAMES
 from polyplane_iptables.native import Chain, Filter
 from polyplane_iptables.owned import (
+    ASKED,
     FORWARD,
     FORWARD_ICMP,
     FROM,
@@ -39,14 +41,10 @@ def add_base(made: Filter, family: int, options: Options) -> None:
     The guard against TCP that begins in the middle stands behind the policy, whose counters and refusals come first. It drops
     silently: a reset would end connections that only lost their entry and whose own originator can still bring them back.
     """
-    asks = _jumps((FROM, TO), made.chains)
-    guards = _jumps((MID_FROM, MID_TO), made.chains)
-    middle = [f"{_BEGINS_IN_THE_MIDDLE} -g {MID_STREAM}"] if guards else []
-    _add_hook(made, family, options, (FORWARD, FORWARD_ICMP), asks)
+    add_forward(made, family, options)
     _add_hook(made, family, options, (INPUT, INPUT_ICMP), _jumps((FROM,), made.chains))
-    made.chains[FORWARD] = Chain([*made.chains[FORWARD].rules, *middle])
     jumps = {"FORWARD": FORWARD, "INPUT": INPUT}
-    if guards:
+    if guards := _jumps((MID_FROM, MID_TO), made.chains):
         made.chains[MID_STREAM] = Chain(guards)
     if MID_TO in made.chains:
         made.chains[OUTPUT] = Chain([f"{_BEGINS_IN_THE_MIDDLE} -g {MID_TO}"])
@@ -55,6 +53,17 @@ def add_base(made: Filter, family: int, options: Options) -> None:
         refuse = "-p tcp -j REJECT --reject-with tcp-reset", f"-j REJECT --reject-with {_ADMIN_PROHIBITED[family]}"
         made.chains[REJECT] = Chain(refuse)
     made.jumps = {built_in: ((1, jump_rule(chain)),) for built_in, chain in jumps.items()}
+
+
+def add_forward(made: Filter, family: int, options: Options, marking: Marking | None = None) -> None:
+    """Add what FORWARD leads to, or write it anew with another marking.
+
+    Only here are connections marked: what passes INPUT was asked about for one end, and could be forwarded to another later.
+    """
+    asks = _jumps((FROM, TO), made.chains)
+    guards = _jumps((MID_FROM, MID_TO), made.chains)
+    middle = [f"{_BEGINS_IN_THE_MIDDLE} -g {MID_STREAM}"] if guards else []
+    _add_hook(made, family, options, (FORWARD, FORWARD_ICMP), asks, middle, marking)
 
 
 def jump_rule(chain: str) -> str:
@@ -66,12 +75,24 @@ def _jumps(names: Collection[str], present: Collection[str]) -> list[str]:
     return [f"-j {name}" for name in names if name in present]
 
 
-def _add_hook(made: Filter, family: int, options: Options, names: tuple[str, str], asks: list[str]) -> None:
+def _add_hook(  # noqa: PLR0917 (a hook's chain in the order of its rules)
+    made: Filter,
+    family: int,
+    options: Options,
+    names: tuple[str, str],
+    asks: list[str],
+    middle: Collection[str] = (),
+    marking: Marking | None = None,
+) -> None:
     """Add a hook's chain and the one for its ICMP, which has more reasons to pass and keeps them out of other packets' way."""
     name, icmp = names
-    made.chains[name] = Chain([*_continuing(options), *([f"-p {_ICMP[family]} -g {icmp}"] if asks else []), *asks])
+    believed, asked = (marking.believed, [f"-g {ASKED}"]) if marking is not None else ((), [])
+    icmp_first = [f"-p {_ICMP[family]} -g {icmp}"] if asks else []
+    made.chains[name] = Chain([*_continuing(options), *believed, *icmp_first, *asks, *middle, *asked])
     if asks:
-        made.chains[icmp] = Chain([*_icmp(family), *asks])
+        made.chains[icmp] = Chain([*_icmp(family), *asks, *asked])
+    if marking is not None:
+        made.chains[ASKED] = Chain(marking.remembered)
 
 
 def _continuing(options: Options) -> Iterator[str]:

@@ -67,4 +67,4 @@ def _set_differences(name: str, found: Native, wanted: Native) -> Iterator[tuple
 
 
 def _content(native: Native, name: str) -> AbstractSet[Any] | None:
-    return native.sets.get(name, native.ports.get(name))
+    return native.sets.get(name, native.ports.get(name, native.epochs.get(name)))

@@ -11,19 +11,22 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
 from polyplane.backend_kit.messages import shorten
 from polyplane.backend_kit.namespaces import in_namespace
 from polyplane_iptables.complaints import explained
+from polyplane_iptables.connmarks import clear
 from polyplane_iptables.options import IptablesOptions, Variant
 from polyplane_iptables.plan import Step, destroy_text
 from polyplane_iptables.settypes import kernel_has
 
 #: Types of sets that this backend uses.
 ADDRESSES, PORTS = SET_TYPES = ("hash:net", "bitmap:port")
+#: Tables that iptables has.
+TABLES: Final = ("filter", "mangle", "nat", "raw", "security")
 _PROGRAM: Final = {4: "iptables", 6: "ip6tables"}
 _NAMES: Final = {4: "ip_tables_names", 6: "ip6_tables_names"}
 #: Exit status of iptables when somebody else holds the lock or the kernel lacks a resource.
@@ -107,6 +110,26 @@ class Kernel:
 
         return frozenset(in_namespace(self._options.netns, read).split())
 
+    def nft_tables(self) -> Iterator[tuple[str, str]]:
+        """Yield the names of nftables' own tables, with what ``nft`` prints about them; nothing where it is not installed.
+
+        :raises ToolError: nft may not look
+        """
+        nft = shutil.which("nft", path=_path())
+        if nft is None:
+            return
+        for line in self._run([nft, "list", "tables"], "").splitlines():
+            _, family, name = line.split(maxsplit=2)
+            if family in ("ip", "ip6") and name in TABLES:
+                continue
+            try:
+                text = self._run([nft, "-t", "list", "table", family, name], "")
+            except ToolError as error:
+                if "No such file" not in str(error):  # it has gone meanwhile
+                    raise
+            else:
+                yield f"{family} {name}", text
+
     # --- sets ---
 
     def save_sets(self) -> str:
@@ -156,14 +179,26 @@ class Kernel:
         """
         return in_namespace(self._options.netns, lambda: frozenset(filter(kernel_has, SET_TYPES)))
 
+    # --- connections ---
+
+    def clear_marks(self, family: int, mask: int) -> int:
+        """Clear bits of the marks of a family's connections; return how many had any of them.
+
+        :raises MarksStuck: that cannot be done here
+        """
+        return in_namespace(self._options.netns, lambda: clear(family, mask))
+
     # --- steps and facts ---
 
     def take(self, variant: Variant, step: Step) -> None:
         """Carry out one step of a plan.
 
         :raises ToolError: see `restore` and `restore_sets`
+        :raises MarksStuck: see `clear_marks`
         """
-        if step.tool:
+        if step.clears:
+            self.clear_marks(step.tool, step.clears)
+        elif step.tool:
             self.restore(variant, step.tool, step.text)
         else:
             self.restore_sets(step.text)

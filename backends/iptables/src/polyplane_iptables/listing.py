@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from polyplane.ir.cidr import Cidr
 from polyplane.ir.members import Members
 from polyplane_iptables.native import Chain, Filter, Jump
-from polyplane_iptables.owned import PORT_SETS, PREFIX, is_ours
+from polyplane_iptables.owned import EPOCH_SETS, PORT_SETS, PREFIX, is_ours
 from polyplane_iptables.setplan import FAMILY_WORD, MAX_ELEMENTS, PORT_SET_TYPE, SET_TYPE
 
 _TO_US: Final = re.compile(rf"-[jg] {PREFIX}\S+(?: |$)")
@@ -46,10 +46,11 @@ def parse_table(text: str) -> Filter:
 
 @dataclass(slots=True)
 class Sets:
-    """Our sets: members and ports by name, and names of sets of another kind than ours."""
+    """Our sets: members, ports and epochs by name, and names of sets of another kind than ours."""
 
     members: dict[str, Members] = field(default_factory=dict)
     ports: dict[str, frozenset[int]] = field(default_factory=dict)
+    epochs: dict[str, frozenset[int]] = field(default_factory=dict)
     strangers: set[str] = field(default_factory=set)
 
 
@@ -72,8 +73,9 @@ def parse_sets(text: str) -> Sets:
                 found[words[1]].append(words[2])
     ours = {name: elements for name, elements in found.items() if name not in strangers}
     return Sets(
-        {name: Members(map(_cidr, elements)) for name, elements in ours.items() if not name.startswith(PORT_SETS)},
+        {name: Members(map(_cidr, elements)) for name, elements in ours.items() if not name.startswith((PORT_SETS, EPOCH_SETS))},
         {name: frozenset(map(int, elements)) for name, elements in ours.items() if name.startswith(PORT_SETS)},
+        {name: frozenset(_cidr(element).address for element in elements) for name, elements in ours.items() if name.startswith(EPOCH_SETS)},
         strangers,
     )
 
@@ -82,7 +84,8 @@ def _is_our_kind(words: list[str]) -> bool:
     _, name, kind, *rest = words
     if name.startswith(PORT_SETS):
         return [kind, *rest] == PORT_SET_TYPE.split()
-    family = {str(number): word for number, word in FAMILY_WORD.items()}.get(name.removeprefix(PREFIX)[:1])
+    epochs = name.startswith(EPOCH_SETS)
+    family = FAMILY_WORD[4] if epochs else {str(number): word for number, word in FAMILY_WORD.items()}.get(name.removeprefix(PREFIX)[:1])
     options = dict(zip(rest[::2], rest[1::2], strict=False))
     known = {"family", "hashsize", "maxelem", "bucketsize", "initval"}
     return (
@@ -90,7 +93,7 @@ def _is_our_kind(words: list[str]) -> bool:
         and kind == SET_TYPE
         and options.keys() <= known
         and options.get("family") == family
-        and int(options.get("maxelem", "0")) >= MAX_ELEMENTS
+        and int(options.get("maxelem", "0")) >= (1 if epochs else MAX_ELEMENTS)
     )
 
 

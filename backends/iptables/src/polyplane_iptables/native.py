@@ -92,7 +92,7 @@ class Filter:
 
 @dataclass(slots=True)
 class Native:
-    """Everything of ours in one network namespace: filter tables by family, members of address sets and port sets by name.
+    """Everything of ours in one network namespace: filter tables by family, members of address, port and epoch sets by name.
 
     ``strangers`` are sets with our prefix that are not of our types.
     """
@@ -101,11 +101,12 @@ class Native:
     sets: dict[str, Members] = field(default_factory=dict)
     ports: dict[str, frozenset[int]] = field(default_factory=dict)
     strangers: frozenset[str] = frozenset()
+    epochs: dict[str, frozenset[int]] = field(default_factory=dict)
 
     @property
     def set_names(self) -> frozenset[str]:
         """Names of all our sets, whatever is in them."""
-        return frozenset((*self.sets, *self.ports)) | self.strangers
+        return frozenset((*self.sets, *self.ports, *self.epochs)) | self.strangers
 
     def roles(self) -> Mapping[str, set[Role]]:
         """Return what each set does in the rules; a set that no rule asks is missing."""

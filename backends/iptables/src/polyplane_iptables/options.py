@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -10,6 +11,7 @@ from typing import Final
 from polyplane.backend_kit.options import is_int, log_group_option, netns_option, refuse_unknown
 from polyplane.errors import ConfigError
 from polyplane_iptables.decisions import Style
+from polyplane_iptables.epochs import ALL_BITS
 
 _WHERE: Final = "[backend.iptables]"
 _DEFAULT_LOCK_WAIT: Final = 10
@@ -35,7 +37,8 @@ class IptablesOptions:
     process's own. ``log_group``: nflog group for rules that log, default the kernel log. ``lock_wait``: seconds to wait for
     other programs' changes (legacy). ``lock_file``: instead of ``/run/xtables.lock``, which all namespaces of a machine share.
     ``log_denied``: what is denied is logged like what a rule logs. ``second_look``: audits read legacy tables with
-    python-iptables where it is installed.
+    python-iptables where it is installed. ``recheck_mark``: bits of connections' marks that nobody else uses, for the recheck by
+    mark (`epochs`); 0: by direction.
     """
 
     variant: Variant | None = None
@@ -45,6 +48,7 @@ class IptablesOptions:
     lock_file: str | None = None
     log_denied: bool = False
     second_look: bool = True
+    recheck_mark: int = 0
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> IptablesOptions:
@@ -72,11 +76,24 @@ class IptablesOptions:
             lock_file=lock_file,
             log_denied=_switch(options, "log_denied", default=False),
             second_look=_switch(options, "second_look", default=True),
+            recheck_mark=_mask(options.get("recheck_mark")),
         )
 
     def style(self) -> Style:
         """Return what the options say about rules."""
         return Style(log_group=self.log_group, log_denied=self.log_denied)
+
+
+def _mask(value: object) -> int:
+    if value is None:
+        return 0
+    if isinstance(value, str) and re.fullmatch("0[xX][0-9a-fA-F]+|[0-9]+", value):
+        value = int(value, 16 if value[1:2] in ("x", "X") else 10)
+    if not (is_int(value) and 1 <= value <= ALL_BITS):
+        raise ConfigError(
+            f"{_WHERE} recheck_mark: {value!r} is no mask of a connection's mark; give bits that nobody else uses, such as 0xff00, or leave it out"
+        )
+    return value
 
 
 def _switch(options: Mapping[str, object], name: str, *, default: bool) -> bool:

@@ -16,6 +16,8 @@ PREFIX: Final = "polyplane-"
 
 FORWARD: Final = f"{PREFIX}forward"
 FORWARD_ICMP: Final = f"{PREFIX}forward-icmp"
+#: What has been asked about and is allowed, where connections are marked.
+ASKED: Final = f"{PREFIX}asked"
 INPUT: Final = f"{PREFIX}input"
 INPUT_ICMP: Final = f"{PREFIX}input-icmp"
 OUTPUT: Final = f"{PREFIX}output"
@@ -28,6 +30,8 @@ MID_FROM: Final = f"{PREFIX}mid-from"
 MID_TO: Final = f"{PREFIX}mid-to"
 #: How names of port sets begin; those of address sets go on with the family's number.
 PORT_SETS: Final = f"{PREFIX}p-"
+#: Likewise those of the sets that hold epochs (`epochs`).
+EPOCH_SETS: Final = f"{PREFIX}e"
 #: What comments of a rule that jumps to us say.
 JUMP_COMMENT: Final = "polyplane network policy"
 
@@ -94,6 +98,11 @@ def spare_set_name(name: str) -> str:
 def port_set_name(ports: Iterable[PortRange]) -> str:
     """Kernel set of ports; its content never changes."""
     return f"{PORT_SETS}{digest(*map(str, ports))}"
+
+
+def epoch_set_name(family: int, mask: int) -> str:
+    """Kernel set that holds the epoch of one family; other bits, other set."""
+    return f"{EPOCH_SETS}{family}-{mask:08x}"
 
 
 def base_of(name: str) -> tuple[str, int]:

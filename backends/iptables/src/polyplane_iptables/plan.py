@@ -9,6 +9,9 @@ members, or new rules with old ones. What keeps that harmless is the order:
 4. members change that open something
 5. sets that nobody asks any more are destroyed
 
+With recheck by mark (`epochs`) the next epoch is written down before 1 and comes with the table of 3, whatever else changes in it.
+Where none is left, that table rests without marks, those of all connections are cleared, and it comes again with the first epoch.
+
 At each point the rules, old or new, allow at most what they allow with their own members. A set that opens in one rule and
 closes in another has no place in this order; if more than it alone changes, it moves to its other name (`setplan.unclear_sets`): then
 the new rules come with the new members in one commit.
@@ -22,8 +25,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from polyplane.ir.cidr import BITS
+from polyplane_iptables.epochs import is_about_marks
 from polyplane_iptables.native import Chain, Filter, Native
-from polyplane_iptables.setplan import member_commands, port_commands
+from polyplane_iptables.owned import epoch_set_name
+from polyplane_iptables.setplan import epoch_commands, epoch_text, member_commands, port_commands
+from polyplane_iptables.turn import Turn
 
 #: What an ipset command is counted as, other than a set.
 _WHAT: Final = {"add": "elements", "del": "elements"}
@@ -31,10 +37,14 @@ _WHAT: Final = {"add": "elements", "del": "elements"}
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command's input. ``tool`` 4 and 6: that family's ``iptables-restore --noflush``; 0: ``ipset restore -exist``."""
+    """One command's input. ``tool`` 4 and 6: that family's ``iptables-restore --noflush``; 0: ``ipset restore -exist``.
+
+    ``clears``: no command, but bits to be cleared in the marks of the connections of family ``tool``.
+    """
 
     tool: int
     text: str
+    clears: int = 0
 
 
 @dataclass(slots=True)
@@ -55,23 +65,35 @@ class Plan:
         return self.detail.total()
 
 
-def plan(found: Native, wanted: Native) -> Plan:
-    """Return the commands that lead from one state to the other."""
+def plan(found: Native, wanted: Native, marks: Turn | None = None) -> Plan:
+    """Return the commands that lead from one state to the other.
+
+    :param marks: where connections are marked: how ``wanted``, which has the present epochs, comes to others
+    """
+    marks = marks or Turn(wanted)
     made = Plan()
-    first, last = list[str](), list[str]()
+    cleared = {epoch_set_name(family, marks.mask): family for family in marks.resting}
+    first, last = epoch_commands(found, marks.wanted, cleared), list[str]()
+    made.detail["epochs"] = sum(found.epochs.get(name) != epochs or name in cleared for name, epochs in marks.wanted.epochs.items())
+    uncounted = len(first)
     tables = []
     for family in BITS:
         closing, opening = member_commands(found, wanted, family)
         first += closing
         last += opening
         made.rewritten[family] = []
-        text = table_text(found.filters[family], wanted.filters[family], made.detail, made.rewritten[family])
-        if text:
-            tables.append(Step(family, text))
+        table = marks.resting.get(family, marks.wanted.filters[family])
+        tables += _table_step(family, found.filters[family], table, made)
     first += port_commands(found, wanted)
-    made.destroy = tuple(sorted(found.set_names - wanted.set_names))
-    for line in (*first, *last):
+    made.destroy = tuple(sorted(found.set_names - marks.wanted.set_names))
+    for line in (*first[uncounted:], *last):
         made.detail[_WHAT.get(line.partition(" ")[0], "sets")] += 1
+    tables += [Step(family, "", clears=marks.mask) for family in cleared.values()]
+    if cleared:
+        told = [f"add {name} {epoch_text(epoch)}" for name in cleared for epoch in marks.wanted.epochs[name]]
+        tables.append(Step(0, _lines(told)))
+        for family, table in marks.resting.items():
+            tables += _table_step(family, table, marks.wanted.filters[family], made)
     if not tables:
         first, last = first + last, []
     if first:
@@ -82,6 +104,11 @@ def plan(found: Native, wanted: Native) -> Plan:
     made.detail["sets"] += len(made.destroy)
     made.detail = +made.detail
     return made
+
+
+def _table_step(family: int, old: Filter, new: Filter, made: Plan) -> list[Step]:
+    text = table_text(old, new, made.detail, made.rewritten[family])
+    return [Step(family, text)] if text else []
 
 
 def destroy_text(names: Iterable[str]) -> str:
@@ -116,7 +143,8 @@ def table_text(old: Filter, new: Filter, detail: Counter[str], rewritten: list[s
     gone = sorted(old.chains.keys() - new.chains.keys())
     rewritten += gone
     detail["chains"] += len(declared) + len(gone)
-    detail["rules"] += len(filled) + len(edited) + len(jumps)
+    # An epoch is counted once, not by the rules that it is told in.
+    detail["rules"] += sum(not is_about_marks(line) for line in (*filled, *edited)) + len(jumps)
     lines = [*declared, *filled, *edited, *jumps, *(f"-F {name}" for name in gone), *(f"-X {name}" for name in gone)]
     return _lines(["*filter", *lines, "COMMIT"]) if lines else ""
 

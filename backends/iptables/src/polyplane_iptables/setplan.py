@@ -73,6 +73,43 @@ def member_commands(found: Native, wanted: Native, family: int) -> tuple[list[st
     return closing, opening
 
 
+def closes(found: Native, wanted: Native, family: int) -> bool:
+    """Whether one family's connections may lose something on the way: any change of its table may, and most changes of members."""
+    if found.filters[family] != wanted.filters[family]:
+        return True
+    if any(found.ports.get(name, ports) != ports for name, ports in wanted.ports.items()):
+        return True
+    for name, (added, removed) in _set_changes(found, wanted, family).changed.items():
+        roles = {role for chain in wanted.filters[family].chains.values() for one, role in chain.roles if one == name}
+        if (removed and roles - {Role.CLOSES}) or (added and roles - {Role.OPENS}):
+            return True
+    return False
+
+
+def epoch_commands(found: Native, wanted: Native, cleared: Collection[str]) -> list[str]:
+    """Return the commands for sets of epochs that come before all others: from here on a start sees that there is more to do.
+
+    :param cleared: those that say nothing until connections' marks are cleared
+    """
+    commands = [f"flush {name}" for name in sorted(found.epochs.keys() - wanted.epochs.keys())]
+    for name, epochs in sorted(wanted.epochs.items()):
+        old = found.epochs.get(name)
+        if old is None:
+            commands += [f"destroy {name}"] if name in found.strangers else []
+            commands.append(f"create {name} {SET_TYPE} family {FAMILY_WORD[4]} hashsize {_SMALLEST_HASH} maxelem {_SMALLEST_HASH}")
+        if name in cleared:
+            commands += [f"flush {name}"] if old else []
+        elif old != epochs:
+            commands += [f"add {name} {epoch_text(epoch)}" for epoch in sorted(epochs - (old or frozenset()))]
+            commands += [f"del {name} {epoch_text(epoch)}" for epoch in sorted((old or frozenset()) - epochs)]
+    return commands
+
+
+def epoch_text(epoch: int) -> str:
+    """Return an epoch as an element: sets hold addresses."""
+    return str(Cidr(4, epoch, 32))
+
+
 def _change(name: str, family: int, after: Members, added: Collection[Cidr], removed: Collection[Cidr]) -> list[str]:
     """Return what leads to the members ``after``, element by element or, in bulk, all in one instant."""
     number = len(added) + len(removed)

@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shutil import which
@@ -29,10 +30,11 @@ from polyplane_iptables.layout import Layout
 from polyplane_iptables.listing import reworded
 from polyplane_iptables.native import Filter, Native
 from polyplane_iptables.options import IptablesOptions
-from polyplane_iptables.owned import PORT_SETS, is_ours
+from polyplane_iptables.owned import EPOCH_SETS, PORT_SETS, is_ours
+from polyplane_iptables.turn import marked
 
 _TABLES: Final = {4: ("ip_tables_names", "ip"), 6: ("ip6_tables_names", "ip6")}
-_VERDICTS: Final = {"RETURN": "return", "DROP": "drop", "REJECT": "reject", "LOG": "log", "NFLOG": "log"}
+_VERDICTS: Final = {"RETURN": "return", "DROP": "drop", "REJECT": "reject", "LOG": "log", "NFLOG": "log", "CONNMARK": "mark"}
 
 #: What can be said of a rule whoever reads it: interface, sets asked, where it leads.
 _Gist = tuple[str, int, str]
@@ -42,9 +44,12 @@ def differences(program: Program, netns: str) -> tuple[str, ...]:
     """Say what differs in a namespace from what the program asks for."""
     sets = in_namespace(netns, _sets)
     wanted = Layout.of(program).native({name[:-2]: 1 for name in sets.sets if name.endswith("-1")})
-    said = [
-        f"{drift.subject}: {drift.found}, not {drift.expected}" for drift in drifts_of(sets, Native(sets=wanted.sets, ports=wanted.ports))
-    ]
+    for name, epochs in sets.epochs.items():
+        number, _, mask = name.removeprefix(EPOCH_SETS).partition("-")
+        one = marked(wanted, program.options, int(mask, 16), {int(number): max(epochs, default=0)})
+        wanted = replace(one, epochs=wanted.epochs | one.epochs)
+    only_sets = Native(sets=wanted.sets, ports=wanted.ports, epochs=wanted.epochs)
+    said = [f"{drift.subject}: {drift.found}, not {drift.expected}" for drift in drifts_of(sets, only_sets)]
     legacy = [family for family in _TABLES if "filter" in in_namespace(netns, partial(_legacy, family))]
     decoder = Decoder(IptablesOptions(netns=netns))
     if legacy and not decoder.usable:
@@ -77,7 +82,9 @@ def _sets() -> Native:
                 continue
             data = message.get_attr("IPSET_ATTR_ADT")
             elements = data.get_attrs("IPSET_ATTR_DATA") if data else []
-            if name.startswith(PORT_SETS):
+            if name.startswith(EPOCH_SETS):
+                native.epochs[name] = frozenset(_member(element).address for element in elements)
+            elif name.startswith(PORT_SETS):
                 native.ports[name] = frozenset(element.get_attr("IPSET_ATTR_PORT_FROM") for element in elements)
             else:
                 native.sets[name] = Members(map(_member, elements))
