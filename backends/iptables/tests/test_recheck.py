@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from shutil import which
 
 import pytest
 from backend_programs import IN, address_set, endpoint, isolated, policy, program, rule
@@ -213,7 +212,7 @@ def test_bits_that_others_write_are_not_relied_on(node: Node) -> None:
     assert node.marks() == {0, 0x10}, "what they left behind was cleared"
 
 
-@pytest.mark.skipif(which("nft") is None, reason="needs the command nft")
+@pytest.mark.needs("nft")
 def test_nor_those_that_nftables_writes_by_itself(node: Node) -> None:
     """A table of nftables' own, which no iptables-save prints; one that keeps to other bits is no harm."""
     backend, both = node.backend(), node.door("x/b", "x/c")

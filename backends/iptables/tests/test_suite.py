@@ -6,7 +6,6 @@ By direction the suite runs whole. These are modules of the suite, run as one wh
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Final
 
 import pytest
 
-pytestmark = [pytest.mark.netns, pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make network namespaces")]
+pytestmark = pytest.mark.netns
 
 _SUITE: Final = "polyplane_conformance.suite.test_behaviour_"
 
