@@ -26,6 +26,7 @@ def test_what_is_missing_is_told_with_what_brings_it(tmp_path: Path, monkeypatch
     assert missing("root") == ("needs root, for network namespaces or BPF programs: run it with sudo",)
     monkeypatch.setitem(sys.modules, "iptc", None)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.delitem(sys.modules, "opentelemetry.sdk", raising=False)  # another test may have imported it
     assert missing("iptc")[0].startswith("needs the module iptc: pip install")
     assert missing("opentelemetry.sdk")[0].startswith("needs the module opentelemetry.sdk: pip install")
 
