@@ -79,6 +79,28 @@ def test_equal_decisions_share_a_chain_until_nobody_holds_it() -> None:
     assert not native.take_changes()
 
 
+def test_how_a_table_looks_is_made_out_once_while_it_is_in_use() -> None:
+    made: list[int] = []
+
+    def label(rule_id: int) -> str:
+        made.append(rule_id)
+        return ""
+
+    decisions = Decisions(Native(), Style(deny_action=DenyAction.DROP, label=label))
+    kept = decisions.hold(table_of(1))
+    asked = list(made)
+    decisions.release(decisions.hold(table_of(1)))
+    decisions.release(kept)
+    kept = decisions.hold(table_of(1))  # between two tidyings
+    decisions.tidy()
+    decisions.release(decisions.hold(table_of(1)))
+    assert made == asked
+    decisions.release(kept)
+    decisions.tidy()
+    decisions.hold(table_of(1))
+    assert made == asked * 2
+
+
 def test_an_outcome_inside_an_outcome_holds_its_own_chain() -> None:
     native = Native()
     decisions = Decisions(native, STYLE)

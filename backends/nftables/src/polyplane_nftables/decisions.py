@@ -63,12 +63,16 @@ class Decisions:
         self._holders: Final[Counter[str]] = Counter()
         self._needs: Final[dict[str, tuple[str, ...]]] = {}
         self._specs: Final[dict[Table, Spec]] = {}
+        #: The tables that look like a chain, and chains that somebody has let go of since `tidy`.
+        self._tables: Final[dict[str, list[Table]]] = {}
+        self._dropped: Final[set[str]] = set()
 
     def hold(self, table: Table) -> str:
         """Return the name of the chain that decides as ``table`` says, created if need be; `release` it once for each call."""
         spec = self._specs.get(table)
         if spec is None:
             spec = self._specs[table] = table_spec(table, self._style)
+            self._tables.setdefault(spec.name, []).append(table)
         self._hold(spec)
         return spec.name
 
@@ -78,14 +82,17 @@ class Decisions:
         if self._holders[name]:
             return
         del self._holders[name]
+        self._dropped.add(name)
         self._native.set_chain(name, None)
         for need in self._needs.pop(name):
             self.release(need)
 
     def tidy(self) -> None:
         """Forget how tables look that are not in use; call between updates."""
-        for table in [table for table, spec in self._specs.items() if spec.name not in self._holders]:
-            del self._specs[table]
+        for name in self._dropped - self._holders.keys():
+            for table in self._tables.pop(name, ()):
+                del self._specs[table]
+        self._dropped.clear()
 
     def _hold(self, spec: Spec) -> None:
         self._holders[spec.name] += 1
