@@ -10,8 +10,7 @@ import errno
 import os
 import re
 import time
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -49,6 +48,15 @@ _SIDES: Final = {
 }
 
 
+class _Pin(NamedTuple):
+    """A pin of ours about a device. ``side`` and ``tag`` are empty for clsact, which has one for both sides and all programs."""
+
+    path: Path
+    way: str
+    side: str
+    tag: str
+
+
 class Answers:
     """Where the programs that answer are attached, and where they should be."""
 
@@ -71,19 +79,22 @@ class Answers:
         ``probe``: look what is attached, also where we have attached before.
         """
         devices = set(self.devices()) if wanted else set()
-        there, self._held = self._attached() if probe or self._held is None else self._held, None
+        held, self._held = self._held, None
+        pins = self._pins() if probe or devices != held else {}
+        there = self._attached(pins) if probe or held is None else held
         operations = 0
         for ifindex in sorted(there - devices):
             self._kernel.set_answering(ifindex, on=False)
-            operations += self._detach(ifindex)
-        new = sorted(devices - there)
-        if new:
+            operations += self._detach(ifindex, pins.get(ifindex, ()))
+        if new := sorted(devices - there):
             programs = {side: self._program(place.function) for side, place in _SIDES.items()}
+            attach = self._link if self._by_link else self._filter
             try:
-                operations += sum(in_namespace(self._kernel.options.netns, lambda: [self._attach(programs, ifindex) for ifindex in new]))
+                in_namespace(self._kernel.options.netns, lambda: attach(programs, {ifindex: pins.get(ifindex, ()) for ifindex in new}))
             finally:
                 for program in programs.values():
                     os.close(program)
+            operations += len(new)
         answering = self._kernel.answering()
         for ifindex in devices ^ answering:
             self._kernel.set_answering(ifindex, on=ifindex in devices)
@@ -96,7 +107,7 @@ class Answers:
         """Return the names of devices where the program should be and is not."""
         if not wanted:
             return []
-        there = self._attached()
+        there = self._attached(self._pins())
         return [name for number, name in sorted(self.devices().items()) if number not in there]
 
     def devices(self) -> dict[int, str]:
@@ -109,27 +120,29 @@ class Answers:
     def remove(self) -> int:
         """Detach everywhere."""
         self._held = None
-        return sum(self._detach(ifindex) for ifindex in sorted(self._attached(any_program=True)))
+        return sum(self._detach(ifindex, pins) for ifindex, pins in sorted(self._pins().items()))
 
-    # --- one device ------------------------------------------------------------------------------------------------------
+    # --- what is there ---------------------------------------------------------------------------------------------------
 
-    def _pins(self) -> list[tuple[Path, str, int, str, str]]:
-        """Return our pins about devices: path, way, device, side, tag."""
+    def _pins(self) -> dict[int, list[_Pin]]:
+        """Return our pins about devices, by device."""
         directory = self._kernel.place.directory
-        names = sorted(directory.iterdir()) if directory.is_dir() else []
-        return [(pin, match[1], int(match[2]), match[3] or "", match[4] or "") for pin in names if (match := _PIN.fullmatch(pin.name))]
+        found: dict[int, list[_Pin]] = {}
+        for path in sorted(directory.iterdir()) if directory.is_dir() else []:
+            if match := _PIN.fullmatch(path.name):
+                found.setdefault(int(match[2]), []).append(_Pin(path, match[1], match[3] or "", match[4] or ""))
+        return found
 
-    def _attached(self, *, any_program: bool = False) -> set[int]:
+    def _attached(self, pins: Mapping[int, Sequence[_Pin]]) -> set[int]:
         """Return the devices where the present programs are attached on both sides, in the way that is chosen."""
-        pins = self._pins()
-        if any_program:
-            return {ifindex for _, _, ifindex, _, _ in pins}
-        if not self._by_link:
-            marked = [ifindex for _, how, ifindex, _, _ in pins if how == "clsact"]
-            wanted = [(place.parent, self._filter_name(place.function)) for place in _SIDES.values()]
-            return in_namespace(self._kernel.options.netns, partial(_with_filters, marked, wanted)) if marked else set()
-        sides = Counter(ifindex for pin, how, ifindex, _, tag in pins if how == "tcx" and tag == self._kernel.tag() and _is_alive(pin))
-        return {ifindex for ifindex, count in sides.items() if count == len(_SIDES)}
+        if self._by_link:
+            return {ifindex for ifindex, own in pins.items() if sum(map(self._is_sound, own)) == len(_SIDES)}
+        marked = [ifindex for ifindex, own in pins.items() if any(pin.way == "clsact" for pin in own)]
+        wanted = [(place.parent, self._filter_name(place.function)) for place in _SIDES.values()]
+        return in_namespace(self._kernel.options.netns, partial(_with_filters, marked, wanted)) if marked else set()
+
+    def _is_sound(self, pin: _Pin) -> bool:
+        return pin.way == "tcx" and pin.tag == self._kernel.tag() and _is_alive(pin.path)
 
     def _filter_name(self, function: str) -> str:
         """Return the name of our filters, which tells the program's version, too: pyroute2 does not decode the program's number."""
@@ -138,64 +151,65 @@ class Answers:
     def _program(self, function: str) -> int:
         return syscall.open_pinned(str(self._kernel.place.directory / owned.program_pin(function, self._kernel.tag())))
 
-    def _attach(self, programs: Mapping[str, int], ifindex: int) -> int:
-        """Called inside the node's namespace; counts as one operation."""
+    # --- to and from devices ---------------------------------------------------------------------------------------------
+
+    def _link(self, programs: Mapping[str, int], devices: Mapping[int, Sequence[_Pin]]) -> None:
+        """Attach by TCX links; called inside the node's namespace, with the pins that each device has."""
         directory = self._kernel.place.directory
-        if self._by_link:
+        for ifindex, pins in devices.items():
             sound = set()
-            for pin, how, number, side, tag in self._pins():
-                if (how, number) == ("tcx", ifindex):
-                    # The kernel lets a link go some time after its pin: till then the same program cannot be attached anew.
-                    if tag == self._kernel.tag() and _is_alive(pin):
-                        sound.add(side)
-                    else:
-                        pin.unlink()
-            for side, place in _SIDES.items():
-                if side in sound:
-                    continue
-                link = syscall.link_tcx(programs[side], ifindex, place.attach, first=True)
+            for pin in pins:
+                # The kernel lets a link go some time after its pin: till then the same program cannot be attached anew.
+                if self._is_sound(pin):
+                    sound.add(pin.side)
+                elif pin.way == "tcx":
+                    pin.path.unlink()
+            for side in sorted(_SIDES.keys() - sound):
+                link = syscall.link_tcx(programs[side], ifindex, _SIDES[side].attach, first=True)
                 try:
                     syscall.pin(link, str(directory / f"tcx_{ifindex}_{side}_{self._kernel.tag()}"))
                 finally:
                     os.close(link)
-            return 1
-        marker = directory / f"clsact_{ifindex}"
-        with IPRoute() as route:
-            try:
-                route.tc("add", "clsact", ifindex)
-            except NetlinkError as error:
-                if error.code != errno.EEXIST:
-                    raise
-                made = "no"
-            else:
-                made = "yes"
-            if not marker.is_symlink():
-                marker.symlink_to(made)
-            for side, place in _SIDES.items():
-                route.tc(
-                    "replace-filter",
-                    "bpf",
-                    ifindex,
-                    fd=programs[side],
-                    name=self._filter_name(place.function),
-                    parent=place.parent,
-                    classid=1,
-                    direct_action=True,
-                    prio=PREFERENCE,
-                    handle=_HANDLE,
-                )
-        return 1
 
-    def _detach(self, ifindex: int) -> int:
+    def _filter(self, programs: Mapping[str, int], devices: Iterable[int]) -> None:
+        """Attach by filters under clsact; called inside the node's namespace."""
+        directory = self._kernel.place.directory
+        with IPRoute() as route:
+            for ifindex in devices:
+                try:
+                    route.tc("add", "clsact", ifindex)
+                except NetlinkError as error:
+                    if error.code != errno.EEXIST:
+                        raise
+                    made = "no"
+                else:
+                    made = "yes"
+                marker = directory / f"clsact_{ifindex}"
+                if not marker.is_symlink():
+                    marker.symlink_to(made)
+                for side, place in _SIDES.items():
+                    route.tc(
+                        "replace-filter",
+                        "bpf",
+                        ifindex,
+                        fd=programs[side],
+                        name=self._filter_name(place.function),
+                        parent=place.parent,
+                        classid=1,
+                        direct_action=True,
+                        prio=PREFERENCE,
+                        handle=_HANDLE,
+                    )
+
+    def _detach(self, ifindex: int, pins: Iterable[_Pin]) -> int:
+        """Detach from a device, in whatever way; counts as one operation."""
         gone = 0
-        for pin, how, number, *_ in self._pins():
-            if number != ifindex:
-                continue
-            if how == "clsact":
-                made = pin.readlink().name == "yes"
+        for pin in pins:
+            if pin.way == "clsact":
+                made = pin.path.readlink().name == "yes"
                 with contextlib.suppress(FileNotFoundError):  # the namespace may be gone, and its devices with it
                     in_namespace(self._kernel.options.netns, partial(_remove_filters, ifindex, with_parent=made))
-            pin.unlink()
+            pin.path.unlink()
             gone = 1
         return gone
 
