@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import gc
 import os
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from polyplane.backend_kit.garbage import uncollected
 from polyplane.backend_kit.labels import is_usable_interface, isolation_label, origin_label, plain
 from polyplane.backend_kit.messages import shorten
 from polyplane.backend_kit.namespaces import in_namespace
 from polyplane.backend_kit.options import is_int, log_group_option, netns_option, refuse_unknown
+from polyplane.backend_kit.ranges import icmp_numbers, prefixes
 from polyplane.errors import ConfigError
-from polyplane.ir.program import Direction, Origin
+from polyplane.ir.program import Direction, IcmpType, Origin, PortRange
 
 
 def test_labels_hold_nothing_that_needs_quoting() -> None:
@@ -86,3 +90,17 @@ def test_the_collector_is_off_meanwhile_and_as_it_was_afterwards() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@given(st.integers(0, 65535), st.integers(0, 65535))
+def test_prefixes_cover_a_range_and_nothing_else(one: int, other: int) -> None:
+    first, last = sorted((one, other))
+    covered = [(number, number + (1 << 16 - length) - 1) for number, length in prefixes(first, last)]
+    assert len(covered) <= 30
+    assert (covered[0][0], covered[-1][1]) == (first, last)
+    assert all(before + 1 == after for (_, before), (after, _) in pairwise(covered))
+    assert all(begin % (end - begin + 1) == 0 for begin, end in covered)
+
+
+def test_icmp_types_are_numbers() -> None:
+    assert icmp_numbers([IcmpType(8), IcmpType(3, 4)]) == (PortRange(0x800, 0x8FF), PortRange(0x304, 0x304))

@@ -6,12 +6,13 @@ branches it has, it is a function of that number, constant on a few ranges: one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from polyplane.backend_kit.ranges import icmp_numbers
 from polyplane.ir.evaluate import Verdict, in_ranges
-from polyplane.ir.program import IcmpType, Match, PortRange
+from polyplane.ir.program import Match, PortRange
 from polyplane.ir.tables import Outcome
 
 _LAST = 65535
@@ -58,15 +59,8 @@ def _holds(condition: Match, number: int) -> bool:
     return (
         (not condition.source_ports or in_ranges(number, condition.source_ports))
         and not in_ranges(number, condition.not_source_ports)
-        and (not condition.icmp or in_ranges(number, _numbers(condition.icmp)))
-        and not in_ranges(number, _numbers(condition.not_icmp))
-    )
-
-
-def _numbers(types: Iterable[IcmpType]) -> tuple[PortRange, ...]:
-    return tuple(
-        PortRange(icmp.type << 8, icmp.type << 8 | 255) if icmp.code is None else PortRange(*[icmp.type << 8 | icmp.code] * 2)
-        for icmp in types
+        and (not condition.icmp or in_ranges(number, icmp_numbers(condition.icmp)))
+        and not in_ranges(number, icmp_numbers(condition.not_icmp))
     )
 
 
@@ -75,7 +69,7 @@ def _ranges(outcome: Outcome) -> Iterator[PortRange]:
         condition = branch.condition
         yield from condition.source_ports
         yield from condition.not_source_ports
-        yield from _numbers(condition.icmp)
-        yield from _numbers(condition.not_icmp)
+        yield from icmp_numbers(condition.icmp)
+        yield from icmp_numbers(condition.not_icmp)
         if branch.then is not None:
             yield from _ranges(branch.then)

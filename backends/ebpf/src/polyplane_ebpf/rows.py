@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+from polyplane.backend_kit.ranges import prefixes
 from polyplane.ir.evaluate import Verdict
 from polyplane.ir.program import PROTOCOLS_WITH_PORTS, digest
 from polyplane.ir.tables import Outcome, Table
 from polyplane_ebpf import encode
 from polyplane_ebpf.changes import Changes
 from polyplane_ebpf.paths import flatten
-from polyplane_ebpf.ranges import prefixes
 
 
 class Paths:

@@ -18,9 +18,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from polyplane.backend_kit.ranges import icmp_numbers, prefixes
 from polyplane.ir.cidr import Cidr
-from polyplane.ir.program import IcmpType, Match, PortRange
-from polyplane.ir.tables import merge_ranges
+from polyplane.ir.program import Match, PortRange
+from polyplane.ir.tables import merge_ranges, subtract_ranges
 
 #: Keyword of a family in a match.
 FAMILY_WORD: Final = {4: "ip", 6: "ipv6"}
@@ -132,12 +133,7 @@ def destination_match(cidr: Cidr) -> list[str]:
 
 def masks(first: int, last: int) -> Iterator[tuple[int, int]]:
     """Split a range of 16-bit numbers into the fewest (value, mask) pairs."""
-    while first <= last:
-        size = first & -first or 1 << 16
-        while first + size - 1 > last:
-            size >>= 1
-        yield first, _LAST_PORT & ~(size - 1)
-        first += size
+    return ((value, _LAST_PORT << (16 - length) & _LAST_PORT) for value, length in prefixes(first, last))
 
 
 def key_matches(protocol: int, ranges: Iterable[tuple[int, int]]) -> list[str]:
@@ -150,10 +146,10 @@ def condition_matches(condition: Match) -> list[list[str]]:
     if condition.protocol is None:
         return [[]]
     if condition.icmp or condition.not_icmp:
-        wanted = _without(_icmp_ranges(condition.icmp) or [(0, _LAST_PORT)], _icmp_ranges(condition.not_icmp))
+        wanted = _left(icmp_numbers(condition.icmp), icmp_numbers(condition.not_icmp))
         return [[token] for token in key_matches(condition.protocol, wanted)]
     if condition.source_ports or condition.not_source_ports:
-        wanted = _without(merge_ranges(condition.source_ports) or [(0, _LAST_PORT)], merge_ranges(condition.not_source_ports))
+        wanted = _left(condition.source_ports, condition.not_source_ports)
         return [[register(FLAGS, value, mask)] if mask else [] for first, last in wanted for value, mask in masks(first, last)]
     return [[]]
 
@@ -163,21 +159,5 @@ def asks_source_port(condition: Match) -> bool:
     return bool(condition.source_ports or condition.not_source_ports)
 
 
-def _icmp_ranges(types: Iterable[IcmpType]) -> list[tuple[int, int]]:
-    return merge_ranges(
-        PortRange(icmp.type << 8, icmp.type << 8 | 0xFF)
-        if icmp.code is None
-        else PortRange(icmp.type << 8 | icmp.code, icmp.type << 8 | icmp.code)
-        for icmp in types
-    )
-
-
-def _without(ranges: list[tuple[int, int]], holes: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    for hole_first, hole_last in holes:
-        ranges = [
-            piece
-            for first, last in ranges
-            for piece in ((first, min(last, hole_first - 1)), (max(first, hole_last + 1), last))
-            if piece[0] <= piece[1]
-        ]
-    return ranges
+def _left(wanted: Iterable[PortRange], unwanted: Iterable[PortRange]) -> list[tuple[int, int]]:
+    return subtract_ranges(merge_ranges(wanted) or [(0, _LAST_PORT)], merge_ranges(unwanted))

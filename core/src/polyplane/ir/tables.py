@@ -163,14 +163,7 @@ def _port_ranges(match: Match, protocol: int) -> tuple[tuple[int, int], ...]:
     if protocol not in PROTOCOLS_WITH_PORTS:
         return ((0, _LAST_PORT),)
     wanted = merge_ranges(match.ports) if match.ports else [(0, _LAST_PORT)]
-    for hole_first, hole_last in merge_ranges(match.not_ports):
-        wanted = [
-            piece
-            for first, last in wanted
-            for piece in ((first, min(last, hole_first - 1)), (max(first, hole_last + 1), last))
-            if piece[0] <= piece[1]
-        ]
-    return tuple(wanted)
+    return tuple(subtract_ranges(wanted, merge_ranges(match.not_ports)))
 
 
 def merge_ranges(ranges: Iterable[PortRange]) -> list[tuple[int, int]]:
@@ -182,6 +175,19 @@ def merge_ranges(ranges: Iterable[PortRange]) -> list[tuple[int, int]]:
         else:
             merged.append((first, last))
     return merged
+
+
+def subtract_ranges(wanted: Iterable[tuple[int, int]], holes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return what the holes leave of the wanted ranges."""
+    left = list(wanted)
+    for hole_first, hole_last in holes:
+        left = [
+            piece
+            for first, last in left
+            for piece in ((first, min(last, hole_first - 1)), (max(first, hole_last + 1), last))
+            if piece[0] <= piece[1]
+        ]
+    return left
 
 
 def _outcome(entries: Mapping[int, _Entry], active: Sequence[int]) -> Outcome:
