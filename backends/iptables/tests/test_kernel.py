@@ -78,6 +78,14 @@ def test_one_member_is_one_element(backend: IptablesBackend) -> None:
     assert backend.polyplane_apply(diff(more, web())).detail == {"elements": 1}
 
 
+def test_by_mark_what_closes_is_an_epoch_more(namespace: Namespace) -> None:
+    backend = namespace.backend(recheck_mark=0xFF0)
+    backend.polyplane_apply(diff(EMPTY, web()))
+    more = web(members=with_members(FRONT, "10.0.0.3"))
+    assert backend.polyplane_apply(diff(web(), more)).detail == {"elements": 1}
+    assert backend.polyplane_apply(diff(more, web())).detail == {"elements": 1, "epochs": 1}
+
+
 def test_a_pod_like_others_costs_its_own_chain(backend: IptablesBackend) -> None:
     allow = policy(IN, rule("web", IN, 0, sets=("front",), protocol=6, ports=(PortRange(80, 80),)))
     stack = isolated(IN, allow)
