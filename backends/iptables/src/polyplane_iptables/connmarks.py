@@ -13,8 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from polyplane.ir.cidr import Family
-from polyplane_iptables.netlink import (
+from polyplane.backend_kit.nfnetlink import (
     NLM_F_ACK,
     NLM_F_DUMP,
     NLMSG_DONE,
@@ -26,6 +25,7 @@ from polyplane_iptables.netlink import (
     messages,
     request,
 )
+from polyplane.ir.cidr import Family
 
 #: linux/netfilter/nfnetlink.h and linux/netfilter/nfnetlink_conntrack.h
 _CT_NEW: Final = 1 << 8
@@ -83,9 +83,9 @@ def _cleared(link: socket.socket, family: int, mask: int, bit: int) -> int:
         link.send(b"".join(request(_CT_NEW, NLM_F_ACK, family, connection, nothing) for connection in some))
         answers = 0
         while answers < len(some):
-            for _, body in messages(link.recv(1 << 16)):
+            for answer in messages(link.recv(1 << 16)):
                 answers += 1
-                _check(failure(body), errno.ENOENT)  # it has ended meanwhile
+                _check(failure(answer.body), errno.ENOENT)  # it has ended meanwhile
     return len(marked)
 
 
@@ -94,13 +94,13 @@ def _marked(link: socket.socket, family: int, bit: int) -> Iterator[bytes]:
     wanted = struct.pack(">L", bit)
     link.send(request(_CT_GET, NLM_F_DUMP, family, attribute(_MARK, wanted), attribute(_MARK_MASK, wanted)))
     while True:
-        for kind, body in messages(link.recv(1 << 16)):
-            if kind == NLMSG_DONE:
+        for message in messages(link.recv(1 << 16)):
+            if message.kind == NLMSG_DONE:
                 return
-            if kind == NLMSG_ERROR:
-                _check(failure(body))
+            if message.kind == NLMSG_ERROR:
+                _check(failure(message.body))
             else:
-                yield b"".join(whole for number, whole in attributes(body) if number in (_TUPLE_ORIG, _ZONE))
+                yield b"".join(one.whole for one in attributes(message.body) if one.kind in (_TUPLE_ORIG, _ZONE))
 
 
 def _check(code: int, harmless: int = 0) -> None:

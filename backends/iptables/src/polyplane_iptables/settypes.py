@@ -7,7 +7,7 @@ import os
 import socket
 from typing import Final
 
-from polyplane_iptables.netlink import NLMSG_ERROR, attribute, connected, failure, messages, request
+from polyplane.backend_kit.nfnetlink import NLMSG_ERROR, attribute, connected, failure, messages, request
 
 #: linux/netfilter/nfnetlink.h and linux/netfilter/ipset/ip_set.h
 _TYPE_REQUEST: Final = 6 << 8 | 13
@@ -27,10 +27,10 @@ def kernel_has(name: str) -> bool:
     )
     with connected() as link:
         link.send(request(_TYPE_REQUEST, 0, socket.AF_INET, *asked))
-        kind, body = next(messages(link.recv(4096)))
-    if kind != NLMSG_ERROR:
+        answer = next(messages(link.recv(4096)))
+    if answer.kind != NLMSG_ERROR:
         return True
-    code = failure(body)
+    code = failure(answer.body)
     if code in (errno.EPERM, errno.EINVAL):
         # EINVAL: nfnetlink knows no ipset.
         raise OSError(code, os.strerror(code), f"ipset type {name}")
