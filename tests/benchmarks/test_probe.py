@@ -78,7 +78,7 @@ def test_what_was_there_before_is_not_measured(way: Way) -> None:
         way.close()
         way.probe.until_closed()
 
-    with pytest.raises(WrongStateError, match="open before"):
+    with pytest.raises(WrongStateError, match="open although"):
         way.probe.opens(way.open)
     close_at_once()
     with pytest.raises(RuntimeError, match="does not open"):

@@ -21,6 +21,7 @@ def lines(result: Result, charts_in: str) -> list[str]:
         "## From an event to the wire",
         "",
         "Milliseconds from the write of an object at the API server of the test kit until the first datagram passes, or the last one has passed; p50 / p99.",
+        "A step that finds its effect there before it begins is not reported: its round is measured again.",
         "On the way are the server, the watch, the agent's queue, the pause in which it gathers changes (10 ms, 100 ms while more keep coming), compiler and backend.",
         "*Elsewhere*: what else changes meanwhile, pods that move between groups that policies of this node admit. *Peers*: whom the policy in question admits, the sender among them.",
         "*CPU* is the agent's share of one processor with the commands it starts, the probes' own events included.",
