@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from polyplane_bench import charts, core_case, packets, page
+from polyplane_bench import charts, core_case, layouts, packets, page
 from polyplane_bench.cluster import Shape, SyntheticCluster
 from polyplane_bench.figures import Figure, Result, Samples
 from polyplane_bench.programs import Load
@@ -98,6 +98,9 @@ def test_no_layout_is_spared_a_load() -> None:
     assert {load.spread for load in every if load.policies == 1000} == {True, False}
     assert loads.pop("none") == {Load()}
     assert loads.pop("queue to a program") == {Load(policies=1)}
+    for variant in ("nft", "legacy"):  # the mark is about open connections, which differ where rules are many
+        one_pod = Load(policies=1000, endpoints=10, spread=False)
+        assert loads.pop(f"iptables-{variant}{layouts.BY_MARK}") == {Load(policies=1), one_pod}
     assert loads.keys() >= {f"{name}, {variant}" for name in ("linear chains", "ipsets and chains") for variant in ("nft", "legacy")}
     assert "conjunctive flows" in loads
     same_rules = {load for load in every if load.policies < 2 and load != Load(policies=1, addresses=load.addresses)}
