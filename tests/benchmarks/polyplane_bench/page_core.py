@@ -123,6 +123,7 @@ def _events(result: Result) -> list[str]:
     every = [f"{size(pods)} pods" for pods in sizes]
     says = [
         f"Milliseconds of CPU from an event to its delta, p50 / p99, with {size(policies)} policies and {-local} pods here.",
+        "What the agent does every so often, audits and the reading of counters, is not part of it.",
         f"The ratio is that of the medians of {every[-1]} to {every[0]}.",
         "Operations, addresses added to and removed from sets, and pieces of work of the compiler are p50 / p99 of the largest cluster.",
         "Relabelling a namespace moves the addresses of all its pods, of which a larger cluster has more.",
