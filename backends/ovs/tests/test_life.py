@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +13,7 @@ from ovs_sandbox import backend_of, door, eventually, flows, outcomes
 
 from polyplane.errors import ApplyError
 from polyplane.ir.program import EMPTY
+from polyplane.plugins import Dataplane
 from polyplane.reconcile.diff import diff
 from polyplane_conformance.probe.model import Probe, Traffic
 from polyplane_conformance.sandbox import Sandbox
@@ -33,6 +36,19 @@ def test_no_bridge(sandbox: Sandbox) -> None:
         backend_of(sandbox, bridge="br-ex").polyplane_apply(diff(EMPTY, EMPTY))
     assert caught.value.retryable
     assert backend_of(sandbox, bridge="br-ex").polyplane_teardown().operations == 0
+
+
+def test_a_backend_that_nobody_uses_any_more_hangs_up(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the collector finds it, which may come to the socket before it comes to the connection."""
+    heard: list[object] = []
+    gc.collect()
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: heard.append(unraisable.object))
+    for _ in range(3):
+        dataplane = Dataplane("ovs", backend_of(sandbox))
+        assert dataplane.audit(EMPTY)
+        del dataplane
+        assert gc.collect()
+    assert heard == []
 
 
 def test_a_bridge_that_comes_later(sandbox: Sandbox) -> None:

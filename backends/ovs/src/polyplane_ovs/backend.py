@@ -54,6 +54,8 @@ class OvsBackend:
         self._options: Final = OvsOptions.parse(options or {})
         self._switch: Final = Switch(self._options)
         self._database: Final = Database(self._options)
+        # nobody says when a backend is not used any more
+        weakref.finalize(self, self._database.close)
         #: What is in force; None when we do not know.
         self._layout: Layout | None = None
         #: The switch may lack what the layout has: the next change compares with the switch.
