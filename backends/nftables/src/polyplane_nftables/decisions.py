@@ -89,9 +89,10 @@ class Decisions:
 
     def tidy(self) -> None:
         """Forget how tables look that are not in use; call between updates."""
-        for name in self._dropped - self._holders.keys():
-            for table in self._tables.pop(name, ()):
-                del self._specs[table]
+        for name in self._dropped:
+            if name not in self._holders:
+                for table in self._tables.pop(name, ()):
+                    del self._specs[table]
         self._dropped.clear()
 
     def _hold(self, spec: Spec) -> None:
