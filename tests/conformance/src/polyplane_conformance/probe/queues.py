@@ -26,10 +26,10 @@ _AGAIN: Final = 0.2
 
 
 class Queue(NamedTuple):
-    """The queue of a pod's port: its node asks the pod's address."""
+    """The queue of a pod's port: its node asks the pod at all its addresses, since a switch may know it by one of them alone."""
 
     node: str
-    address: str
+    addresses: Sequence[str]
 
 
 class Drain:
@@ -42,7 +42,7 @@ class Drain:
         self._done = done
         self._deadline = time.monotonic() + patience
         self._passes = 0
-        self._echoes: dict[int, Attempt] = {}
+        self._echoes: dict[int, list[Attempt]] = {}
         loop.later(0, self._pass)
 
     def _pass(self) -> None:
@@ -51,26 +51,29 @@ class Drain:
             self._done()
             return
         for number, queue in enumerate(self._queues):
-            order = Order.plain(queue.node, queue.address, ICMP if family_of(queue.address) == 4 else ICMPV6)
-            self._echoes[number] = attempt(self._places[queue.node], order, partial(self._passed, number))
+            orders = [Order.plain(queue.node, address, ICMP if family_of(address) == 4 else ICMPV6) for address in queue.addresses]
+            self._echoes[number] = [attempt(self._places[queue.node], order, partial(self._passed, number)) for order in orders]
         self._ask(self._passes)
 
     def _ask(self, number: int) -> None:
         if number != self._passes or not self._echoes:
             return
         if time.monotonic() > self._deadline:
-            for echo in self._echoes.values():
-                echo.close()
-            self._echoes.clear()
+            for queue in list(self._echoes):
+                self._close(queue)
             self._done()
             return
         self._loop.later(_AGAIN, lambda: self._ask(number))
-        for echo in list(self._echoes.values()):
+        for echo in [echo for echoes in self._echoes.values() for echo in echoes]:
             echo.send()
 
     def _passed(self, number: int, _answer: Answer) -> None:
-        echo = self._echoes.pop(number, None)
-        if echo is not None:
+        if self._close(number) and not self._echoes:
+            self._loop.later(0, self._pass)
+
+    def _close(self, number: int) -> bool:
+        """Wait for a queue no more; return whether it was waited for."""
+        echoes = self._echoes.pop(number, [])
+        for echo in echoes:
             echo.close()
-            if not self._echoes:
-                self._loop.later(0, self._pass)
+        return bool(echoes)

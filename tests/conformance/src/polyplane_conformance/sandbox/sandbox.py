@@ -307,7 +307,7 @@ class Sandbox:
         for name in sorted({name for probe in probes for name in (probe.source, probe.destination)}):
             part = self.topology.find(name)
             if isinstance(part, PodSpec) and not part.host_network and (node := self.topology.node_of(part).name) in self.switches:
-                yield Queue(node, part.addresses[0])
+                yield Queue(node, part.addresses)
 
     def matrix(
         self,
