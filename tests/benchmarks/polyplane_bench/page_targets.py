@@ -56,8 +56,9 @@ def _core(result: Result) -> Iterator[tuple[str, float, float]]:
     if found.peak:
         yield f"cold start, peak memory in MiB ({where})", PEAK_MIB, found.peak.median
     yield f"an event, 99th percentile in ms of CPU; the dearest kind: {found.dearest.case['event']} ({where})", EVENT_MS, found.dearest.p99
+    # A larger cluster has more pods in a namespace, whose addresses all move.
     crowd = {kind: ratio for kind, ratio in found.grown.items() if kind != "namespace relabelled"}
     if crowd:
         steepest = max(crowd, key=lambda kind: crowd[kind])
-        yield f"an event, median, to a cluster of {size(found.smallest)} pods; all kinds", GROWTH, median(crowd.values())
-        yield f"the same, the kind that grows most: {steepest}", GROWTH, crowd[steepest]
+        yield f"an event, median, to a cluster of {size(found.smallest)} pods; all kinds", GROWTH, median(found.grown.values())
+        yield f"the same, the kind that grows most but for a namespace relabelled: {steepest}", GROWTH, crowd[steepest]
