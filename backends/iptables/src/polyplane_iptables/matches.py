@@ -6,13 +6,13 @@ lists do not: ``multiport`` holds 15 numbers, a range counting two, and what doe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Final, Protocol
 
 from polyplane.ir.cidr import Family
 from polyplane.ir.program import ICMP, ICMPV6, SCTP, TCP, UDP, Action, IcmpType, Match, PeerTerm, PortRange, SetId
-from polyplane.ir.tables import merge_ranges
+from polyplane.ir.tables import merge_ranges, subtract_ranges
 
 #: Protocols as iptables-save prints them; it knows these without /etc/protocols.
 PROTOCOL_NAMES: Final = {TCP: "tcp", UDP: "udp", SCTP: "sctp", ICMP: "icmp", ICMPV6: "ipv6-icmp"}
@@ -87,7 +87,8 @@ def _ports(wanted: Sequence[PortRange], unwanted: Sequence[PortRange], protocol:
     """
     if not wanted and not unwanted:
         return [""]
-    left = list(_without(merge_ranges(wanted) if wanted else [(0, _LAST_PORT)], merge_ranges(unwanted)))
+    whole = merge_ranges(wanted) if wanted else [(0, _LAST_PORT)]
+    left = [PortRange(first, last) for first, last in subtract_ranges(whole, merge_ranges(unwanted))]
     if left == [PortRange(0, _LAST_PORT)]:
         return [""]
     single = [ports for ports in left if ports.last - ports.first < _LONG]
@@ -95,20 +96,6 @@ def _ports(wanted: Sequence[PortRange], unwanted: Sequence[PortRange], protocol:
     groups = _groups(left if name is None else [ports for ports in left if ports.last - ports.first >= _LONG])
     ways = [_port_text(group, protocol, what) for group in groups]
     return ways if name is None else [f"-m set --match-set {name} {_SIDES[what]} ", *ways]
-
-
-def _without(wanted: Iterable[tuple[int, int]], holes: Sequence[tuple[int, int]]) -> Iterator[PortRange]:
-    """Yield what the holes leave; both sorted, and neither overlapping with its like."""
-    for start, last in wanted:
-        first = start
-        for hole_first, hole_last in holes:
-            if hole_last < first or hole_first > last:
-                continue
-            if first < hole_first:
-                yield PortRange(first, hole_first - 1)
-            first = hole_last + 1
-        if first <= last:
-            yield PortRange(first, last)
 
 
 def _groups(ranges: Iterable[PortRange]) -> list[list[PortRange]]:
