@@ -138,6 +138,21 @@ def test_ports_are_followed(sandbox: Sandbox) -> None:
     assert outcomes(sandbox) == {"x/b": True, "x/c": False}
 
 
+def test_ports_are_followed_although_an_audit_reads_the_news(sandbox: Sandbox) -> None:
+    """An audit that comes before the watcher's turn must not take its news away."""
+    backend, wanted = backend_of(sandbox), door(sandbox, "x/b")
+    backend.polyplane_apply(diff(EMPTY, wanted))
+    (pod,) = (pod for pod in sandbox.topology.pods if pod.id == "x/a")
+    with backend._lock:  # the watcher waits
+        sandbox.remove_pod("x/a")
+        sandbox.add_pod(pod)
+        number = sandbox.run("node-1", ["ovs-vsctl", "get", "interface", pod.host_interface, "ofport"]).strip()
+        backend.polyplane_audit(wanted)
+    eventually(lambda: f"in_port={number}," in sandbox.run("node-1", ["ovs-ofctl", "--no-names", "dump-flows", "br-int", "table=0"]))
+    assert outcomes(sandbox) == {"x/b": True, "x/c": False}
+    assert not backend.polyplane_audit(wanted)
+
+
 def test_a_port_gets_another_number(sandbox: Sandbox) -> None:
     """The pod and its interface stay; the switch gives the port another number, and nobody calls us."""
     backend, wanted = backend_of(sandbox), door(sandbox, "x/b")

@@ -72,13 +72,15 @@ class OvsBackend:
         """Say whether Open vSwitch can be used here, and what it cannot do."""
         gaps = () if self._options.watch else _UNWATCHED
         details = [("ovs-ofctl", self._switch.version()), ("bridge", self._options.bridge)]
-        with self._lock:
-            try:
-                bridge = self._database.bridge()
-            except DatabaseError:
-                details.append(("ovsdb-server", "does not answer"))
-            else:
-                details += [("ovs-vswitchd", self._database.version), ("datapath", bridge.datapath_type if bridge else "no such bridge")]
+        database = Database(self._options)  # another connection: what is read from this one, the watcher does not hear
+        try:
+            bridge = database.bridge()
+        except DatabaseError:
+            details.append(("ovsdb-server", "does not answer"))
+        else:
+            details += [("ovs-vswitchd", database.version), ("datapath", bridge.datapath_type if bridge else "no such bridge")]
+        finally:
+            database.close()
         return Capabilities(
             supported=frozenset(Feature) - {gap.feature for gap in gaps},
             unsupported=gaps,
@@ -127,6 +129,9 @@ class OvsBackend:
         with self._lock:
             try:
                 bridge = self._bridge()
+                if self._watcher is not None and self._layout is not None:
+                    # This has read the news that the watcher waits for, so it does the watcher's work too.
+                    self._catch_up(self._layout, bridge)
                 wanted = self._wanted(program, bridge, self._layout).book.flows
                 found = self._read()
             except ApplyError as error:
@@ -213,7 +218,7 @@ class OvsBackend:
         if held is None or not held.program.same_content(program):
             return Layout.of(program, bridge.ports, self._options)
         held.move(bridge.ports)
-        held.book.take_changes()
+        self._stale = self._stale or bool(held.book.take_changes())
         return held
 
     def _read(self) -> dict[Key, Value]:
@@ -318,16 +323,23 @@ class OvsBackend:
             self._stale = self._stale or whole
             self._metered = self._metered and not whole
             try:
-                layout.move(self._bridge().ports)
-                changes = layout.book.take_changes()
-                if self._stale:
-                    changes = difference(self._read(), layout.book.flows)
-                self._stale = True
-                self._run(changes)
+                self._catch_up(layout, self._bridge())
             except ApplyError:
                 return False
-            self._stale = False
         return True
+
+    def _catch_up(self, layout: Layout, bridge: Bridge) -> None:
+        """Bring the flows in line with the ports as they are now.
+
+        :raises ApplyError: the switch or ovsdb-server is away; the next attempt compares with what the switch has
+        """
+        layout.move(bridge.ports)
+        changes = layout.book.take_changes()
+        if self._stale:
+            changes = difference(self._read(), layout.book.flows)
+        self._stale = True
+        self._run(changes)
+        self._stale = False
 
 
 def _apply_error(error: SwitchError | NotUnderstood) -> ApplyError:

@@ -54,7 +54,6 @@ class Database:
         self._options: Final = options
         self._connection: Any = None
         self._rows: dict[str, dict[str, Mapping[str, Any]]] = {}
-        self._serial = 0
 
     def close(self) -> None:
         """Give the connection up; the next call makes a new one."""

@@ -19,7 +19,7 @@ from polyplane_ovs.openflow import Link, PacketIn
 
 #: Seconds between two looks for a switch that is away.
 _LOOK_EVERY: Final = 0.02
-#: Seconds between two looks for an ovsdb-server that is away, and the longest sleep.
+#: Seconds between two looks for an ovsdb-server that is away, between two attempts to follow its news, and the longest sleep.
 _IDLE: Final = 0.5
 
 
@@ -68,7 +68,7 @@ class Watcher:
 
     def _run(self) -> None:
         link: Link | None = None
-        away = False
+        away = behind = False
         try:
             while not self._stopping:
                 if link is None:
@@ -81,8 +81,8 @@ class Watcher:
                 if away:
                     away = not self._restarted()
                 descriptor = self._descriptor()
-                if descriptor is None:
-                    self._moved()
+                if descriptor is None or behind:
+                    behind = not self._moved()
                     descriptor = self._descriptor()
                 waiting = [link.descriptor, self._woken.fileno(), *([] if descriptor is None else [descriptor])]
                 try:
@@ -92,8 +92,8 @@ class Watcher:
                 if link.descriptor in ready and not self._read(link):
                     link.close()
                     link, away = None, True
-                if descriptor in ready and not self._moved():
-                    time.sleep(_LOOK_EVERY)
+                if descriptor in ready:
+                    behind = not self._moved()
         finally:
             if link is not None:
                 link.close()
