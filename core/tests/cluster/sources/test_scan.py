@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from polyplane.cluster.model import InSync, PutObject, RemoveObject, SourceEvent
 from polyplane.cluster.sources.documents import MAX_BYTES
 from polyplane.cluster.sources.inventory import Inventory
 from polyplane.cluster.sources.manifests import ManifestSource, read_directory
-from polyplane.cluster.sources.scan import SETTLE_SECONDS, Scanner, is_manifest
+from polyplane.cluster.sources.scan import SETTLE_SECONDS, WRITER_SECONDS, Scanner, is_manifest
 from polyplane.errors import ConfigError
 
 
@@ -166,6 +167,46 @@ def test_what_disappears_and_comes_back_was_never_gone(look: Look) -> None:
         assert look.at(start + SETTLE_SECONDS / 2) == (False, [])
         write(path, "a")
         assert look.at(start + SETTLE_SECONDS) == (True, [])
+
+
+@pytest.mark.parametrize("written", ["", node("c") + "---\n"])
+def test_a_file_that_is_being_written_is_believed_once_it_is_closed(look: Look, written: str) -> None:
+    """As long as a shell needs for ``slow-command > a.yaml``, and however little of it has been written."""
+    with (look.root / "a.yaml").open("w") as file:
+        file.write(written)
+        file.flush()
+        assert look.at(10.0) == (False, [])
+        assert look.at(10.0 + WRITER_SECONDS - 0.1) == (False, [])
+        file.write(node("a"))
+    believed, events = look.at(10.0 + WRITER_SECONDS - 0.1)
+    assert believed
+    assert [type(event) for event in events] == [PutObject] * bool(written) * 2
+
+
+def test_a_file_that_nobody_ever_closes_is_believed_in_the_end(look: Look) -> None:
+    with (look.root / "a.yaml").open("w") as file:
+        assert look.at(10.0) == (False, [])
+        believed, events = look.at(10.0 + WRITER_SECONDS)
+        assert believed
+        assert [type(event) for event in events] == [RemoveObject]
+        file.write(node("a"))
+
+
+def test_a_file_is_written_while_leases_are_asked_for(look: Look) -> None:
+    """A writer is neither refused nor held up, and its coming ends nobody."""
+    path, done = look.root / "a.yaml", threading.Event()
+
+    def write_on() -> None:
+        for _ in range(2000):
+            write(path, "a", "c")
+        done.set()
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    while not done.is_set():
+        look.at(10.0)
+    writer.join()
+    assert look.at(10.0 + WRITER_SECONDS)[0]
 
 
 def test_each_file_has_its_own_moment(look: Look) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import signal
 import stat
 import time
 from collections.abc import Iterator
@@ -18,6 +21,8 @@ _ENDINGS: Final = (".yaml", ".yml", ".json")
 _TRUST_AFTER_NS: Final = 50_000_000
 #: Seconds for which a file that is empty or gone may be in the middle of being replaced.
 SETTLE_SECONDS: Final = 0.3
+#: Seconds for which a file that somebody has open for writing counts as unfinished.
+WRITER_SECONDS: Final = 5.0
 
 
 def is_manifest(name: str) -> bool:
@@ -39,6 +44,68 @@ class _Signature(NamedTuple):
     modified_ns: int
     changed_ns: int
 
+    @classmethod
+    def of(cls, status: os.stat_result) -> _Signature:
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class _Reading(NamedTuple):
+    """What reading a file gave: its content, or why there is none."""
+
+    content: bytes = b""
+    problem: str | None = None
+    #: Somebody was writing it.
+    unfinished: bool = False
+    #: What it has as long as the content is this; None where that cannot be told yet.
+    signature: _Signature | None = None
+
+    @classmethod
+    def of(cls, path: Path) -> _Reading | None:
+        """Read a file; None if it is gone."""
+        now = time.time_ns()
+        try:
+            with path.open("rb") as file:
+                before = os.fstat(file.fileno())
+                # One byte more than allowed tells too large from just large enough, also when the file grows meanwhile.
+                content = file.read(MAX_BYTES + 1)
+                written = _is_being_written(file.fileno())
+                status = os.fstat(file.fileno())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return cls(problem=f"cannot be read: {error.strerror or error}; check its permissions")
+        signature = _Signature.of(status)
+        settled = abs(now - max(status.st_mtime_ns, status.st_ctime_ns)) > _TRUST_AFTER_NS
+        return cls(
+            content=content,
+            problem=too_large(max(status.st_size, len(content))) if len(content) > MAX_BYTES else None,
+            unfinished=written or signature != _Signature.of(before),
+            signature=signature if settled else None,
+        )
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which this may be the middle of a change."""
+        if self.unfinished:
+            return WRITER_SECONDS
+        return 0.0 if self.content or self.problem else SETTLE_SECONDS
+
+
+def _is_being_written(descriptor: int) -> bool:
+    """Whether a process has the file open for writing, for then the kernel refuses a read lease with EAGAIN (fcntl(2), F_SETLEASE).
+
+    Where that cannot be asked it is taken not to be: the file is somebody else's and we lack CAP_LEASE, or its filesystem has no
+    leases. NFS and SMB refuse leases on files that are not delegated to this machine, which reads as a writer.
+    """
+    try:
+        # A writer that comes while we hold the lease is announced by SIGIO, which would end the process; SIGURG is ignored.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    return False
+
 
 class Scanner:
     """Brings an inventory up to date with a directory; reads only files that have changed since it last looked."""
@@ -53,8 +120,9 @@ class Scanner:
         """Look at the whole directory once; whether everything that was seen has been believed.
 
         Somebody who rewrites a file in place empties it first, and somebody who replaces one may remove it first. So an empty or
-        missing file keeps what it gave until it has been so for `SETTLE_SECONDS` of ``now``, any clock that only goes forward;
-        until then the answer is False: look again a moment later. With None, everything is believed at once.
+        missing file keeps what it gave until it has been so for `SETTLE_SECONDS` of ``now``, any clock that only goes forward,
+        and one that a process has open for writing keeps it for `WRITER_SECONDS`; until then the answer is False: look again a
+        moment later. With None, everything is believed at once.
         """
         if not self._directory.is_dir():
             self._inventory.directory_troubles(
@@ -62,45 +130,33 @@ class Scanner:
             )
             return True
         listing = _Listing(self._directory)
-        doubtful = {path for path in set(self._inventory.paths) - listing.files.keys() if not listing.hides(path)}
-        for path, status in listing.files.items():
-            if status.st_size == 0:
-                doubtful.add(path)
-            else:
-                self._read(path, status)
-        self._doubtful = {
-            path: self._doubtful.get(path, now)
-            for path in doubtful
-            if now is not None and self._inventory.gives_objects(path) and now - self._doubtful.get(path, now) < SETTLE_SECONDS
-        }
-        for path in doubtful - self._doubtful.keys():
-            if path in listing.files:
-                self._read(path, listing.files[path])
-            else:
-                self._inventory.remove(path)
-                self._signatures.pop(path, None)
+        doubtful: dict[str, float] = {}
+        for path in sorted(listing.files.keys() | {path for path in self._inventory.paths if not listing.hides(path)}):
+            status = listing.files.get(path)
+            if status is not None and self._signatures.get(path) == _Signature.of(status):
+                continue
+            reading = None if status is None else _Reading.of(self._directory / path)
+            if now is not None and self._inventory.gives_objects(path):
+                since = self._doubtful.get(path, now)
+                if now - since < (SETTLE_SECONDS if reading is None else reading.patience):
+                    doubtful[path] = since
+                    continue
+            self._believe(path, reading)
+        self._doubtful = doubtful
         self._inventory.directory_troubles({str(self._directory / path): reason for path, reason in listing.troubles.items()})
-        return not self._doubtful
+        return not doubtful
 
-    def _read(self, path: str, status: os.stat_result) -> None:
-        signature = _Signature(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        if self._signatures.get(path) == signature:
-            return
+    def _believe(self, path: str, reading: _Reading | None) -> None:
         self._signatures.pop(path, None)
-        now = time.time_ns()
-        try:
-            with (self._directory / path).open("rb") as file:
-                # One byte more than allowed tells too large from just large enough, also when the file grows meanwhile.
-                content = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            self._inventory.unreadable(path, f"cannot be read: {error.strerror or error}; check its permissions")
+        if reading is None:
+            self._inventory.remove(path)
             return
-        if len(content) > MAX_BYTES:
-            self._inventory.unreadable(path, too_large(max(status.st_size, len(content))))
+        if reading.problem is not None:
+            self._inventory.unreadable(path, reading.problem)
         else:
-            self._inventory.put(path, content)
-        if abs(now - max(status.st_mtime_ns, status.st_ctime_ns)) > _TRUST_AFTER_NS:
-            self._signatures[path] = signature
+            self._inventory.put(path, reading.content)
+        if reading.signature is not None:
+            self._signatures[path] = reading.signature
 
 
 class _Listing:
