@@ -131,8 +131,12 @@ def evaluate(program: Program, packet: Packet) -> Evaluation:
 
 
 def endpoint_of(program: Program, address: Cidr) -> Endpoint | None:
-    """Return the endpoint that owns the address, None if none of this node does."""
-    return next((endpoint for endpoint in program.endpoints.values() if address in endpoint.addresses), None)
+    """Return the endpoint that owns the address, None if none of this node does.
+
+    Two may claim it for a moment, while one pod follows another: the first by id has it, as in every backend.
+    """
+    claims = (endpoint for endpoint in program.endpoints.values() if address in endpoint.addresses)
+    return min(claims, key=lambda endpoint: endpoint.id, default=None)
 
 
 def decide(
