@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from polyplane.ir.cidr import BITS, Cidr
-from polyplane_iptables.native import Chain
+from polyplane_iptables.native import Chain, common_start
 from polyplane_iptables.owned import address_chain, interface_chain
 
 #: Up to so many keys are asked one after the other.
@@ -51,7 +51,7 @@ def interface_tree(option: str, letter: str, targets: Mapping[str, str], tail: t
     """
 
     def split(names: list[str]) -> list[_Branch[str]]:
-        depth = _common(names[0], names[-1]) + 1
+        depth = common_start(names[0], names[-1]) + 1  # they are sorted: how the first and the last begin, all do
         groups: dict[str, list[str]] = {}
         for name in names:
             groups.setdefault(name[:depth], []).append(name)
@@ -78,11 +78,6 @@ def address_tree(option: str, letter: str, targets: Mapping[Cidr, str]) -> Tree:
 def host_text(address: Cidr) -> str:
     """Return an address as iptables-save prints it, with its length."""
     return f"{address.address_text}/{address.length}"
-
-
-def _common(one: str, other: str) -> int:
-    """Return how many characters both begin with; of the first and last of sorted names, all of them do."""
-    return next((at for at, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs), min(len(one), len(other)))
 
 
 def _grow(keys: list[K], leaf: Callable[[K], str], split: Callable[[list[K]], list[_Branch[K]]], tail: tuple[str, ...]) -> Tree:

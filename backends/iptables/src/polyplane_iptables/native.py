@@ -6,7 +6,7 @@ A rule is the text that follows ``-A CHAIN`` in the way ``iptables-save`` prints
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -59,6 +59,11 @@ class Chain:
 
     def __repr__(self) -> str:
         return f"Chain({list(self.rules)!r})"
+
+
+def common_start(one: Sequence[object], other: Sequence[object]) -> int:
+    """Return how many items both begin with: rules of chains, characters of names."""
+    return next((at for at, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs), min(len(one), len(other)))
 
 
 def roles_of(rule: str) -> Iterator[tuple[str, Role]]:

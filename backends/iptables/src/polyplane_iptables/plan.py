@@ -26,7 +26,7 @@ from typing import Final
 
 from polyplane.ir.cidr import BITS
 from polyplane_iptables.epochs import is_about_marks
-from polyplane_iptables.native import Chain, Filter, Native
+from polyplane_iptables.native import Chain, Filter, Native, common_start
 from polyplane_iptables.owned import epoch_set_name
 from polyplane_iptables.setplan import epoch_commands, epoch_text, member_commands, port_commands
 from polyplane_iptables.turn import Turn
@@ -155,18 +155,13 @@ def _edits(name: str, before: Chain, after: Chain) -> list[str] | None:
     Rules are deleted by what they say: if somebody else changed the chain meanwhile, the command fails and nothing happens.
     """
     old, new = before.rules, after.rules
-    start = _common(old, new)
-    end = _common(old[start:][::-1], new[start:][::-1])
+    start = common_start(old, new)
+    end = common_start(old[start:][::-1], new[start:][::-1])
     doomed, coming = old[start : len(old) - end], new[start : len(new) - end]
     if any(old.count(rule) > 1 for rule in doomed):
         return None
     deletions = [f"-D {name} {rule}" for rule in doomed]
     return deletions + [f"-I {name} {place} {rule}" for place, rule in enumerate(coming, start + 1)]
-
-
-def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """Return how many rules both begin with."""
-    return next((at for at, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs), min(len(one), len(other)))
 
 
 def _lines(lines: Iterable[str]) -> str:
