@@ -9,6 +9,7 @@ Tiers follow one another in one chain; only where a rule passes to the next tier
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,7 +19,7 @@ import structlog
 from polyplane.ir.program import ANY, Action, DenyAction, Direction, Policy, PolicyId, PortRange, SetId, Stack
 from polyplane_iptables.matches import alternatives
 from polyplane_iptables.native import Chain
-from polyplane_iptables.owned import REJECT, log_chain, port_set_name, set_name, stack_chain
+from polyplane_iptables.owned import REJECT, base_of, log_chain, port_set_name, set_name, stack_chain
 from polyplane_iptables.steps import Part, StackRefused, Step, parts_of
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("polyplane.iptables")
@@ -59,13 +60,13 @@ class Naming:
     def __init__(self, generations: Mapping[str, int], *, port_sets: bool = True) -> None:
         self._generations: Final = generations
         self._port_sets: Final = port_sets
-        self.asked: Final[dict[str, SetId]] = {}
+        self.asked: Final[dict[str, tuple[SetId, int]]] = {}
         self.asked_ports: Final[dict[str, tuple[PortRange, ...]]] = {}
 
     def addresses(self, set_id: SetId, family: int) -> str:
         """Return the kernel's name of a set's members of one family."""
         name = set_name(set_id, family, self._generations.get(set_name(set_id, family), 0))
-        self.asked[name] = set_id
+        self.asked[name] = set_id, family
         return name
 
     def ports(self, ports: tuple[PortRange, ...]) -> str | None:
@@ -79,11 +80,14 @@ class Naming:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """``entry``: target that decides about a packet, such as ``-g CHAIN``; the chains it needs, what they ask by kernel name."""
+    """``entry``: target that decides about a packet, such as ``-g CHAIN``; the chains it needs, what they ask by kernel name.
+
+    ``sets``: each the members of one family of an address set.
+    """
 
     entry: str
     chains: Mapping[str, Chain]
-    sets: Mapping[str, SetId]
+    sets: Mapping[str, tuple[SetId, int]]
     ports: Mapping[str, tuple[PortRange, ...]]
 
 
@@ -105,8 +109,21 @@ class _Work:
 
 @dataclass(slots=True)
 class _Memo:
+    """A stack's chains, and what they hold for: these policies, and of its sets just these that have moved to their second name."""
+
     decision: Decision
     policies: tuple[Policy, ...]
+    sets: frozenset[str]
+    moved: frozenset[str]
+
+    @classmethod
+    def of(cls, decision: Decision, policies: tuple[Policy, ...]) -> _Memo:
+        names = dict(map(base_of, decision.sets))
+        return cls(decision, policies, frozenset(names), frozenset(name for name, generation in names.items() if generation))
+
+    def holds(self, policies: tuple[Policy, ...], generations: Mapping[str, int]) -> bool:
+        moved = {name for name, generation in generations.items() if generation and name in self.sets}
+        return moved == self.moved and self.policies == policies
 
 
 @dataclass(slots=True)
@@ -123,16 +140,12 @@ class Decisions:
         """Return the chains that decide as the stack says, for packets of one family."""
         key = (stack, direction, family)
         self._used.add(key)
-        content = tuple(policies[policy_id] for tier in stack for policy_id in tier.policies)
+        content = tuple(map(policies.__getitem__, itertools.chain.from_iterable(tier.policies for tier in stack)))
         known = self._memo.get(key)
-        naming = Naming(generations, port_sets=self.style.port_sets)
-        if known is not None and all(map(_same, known.policies, content)):
-            sets = known.decision.sets
-            if all(naming.addresses(set_id, family) == name for name, set_id in sets.items()):
-                return known.decision
-        decision = self._render(stack, policies, _Work(direction, family, naming))
-        self._memo[key] = _Memo(decision, content)
-        return decision
+        if known is None or not known.holds(content, generations):
+            work = _Work(direction, family, Naming(generations, port_sets=self.style.port_sets))
+            known = self._memo[key] = _Memo.of(self._render(stack, policies, work), content)
+        return known.decision
 
     def tidy(self) -> None:
         """Forget what has not been asked for since the last call."""
@@ -148,7 +161,7 @@ class Decisions:
             if lines:
                 beyond = f"-g {work.add(tuple(lines))}"
         asked = {name for chain in work.chains.values() for name in chain.sets}
-        sets = {name: set_id for name, set_id in work.naming.asked.items() if name in asked}
+        sets = {name: members for name, members in work.naming.asked.items() if name in asked}
         return Decision(beyond, work.chains, sets, {name: ports for name, ports in work.naming.asked_ports.items() if name in asked})
 
     def _parts(self, stack: Stack, policies: Mapping[PolicyId, Policy]) -> tuple[Part, ...]:
@@ -182,10 +195,6 @@ class Decisions:
             choice = tuple(f"{way}-g {once}" for way in ways)
             work.chains[log_chain(choice)] = Chain(choice)
             yield f"{_comment(step)}-j {log_chain(choice)}"
-
-
-def _same(one: Policy, other: Policy) -> bool:
-    return one is other or one == other
 
 
 def _comment(step: Step, word: str = "") -> str:

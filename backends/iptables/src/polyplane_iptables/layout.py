@@ -132,7 +132,7 @@ class Layout:
         def decide(tiers: Stack) -> str:
             decision = self._decisions.of(tiers, self.program.policies, direction, work.family, work.generations)
             work.made.chains.update(decision.chains)
-            work.used.update((name, (set_id, work.family)) for name, set_id in decision.sets.items())
+            work.used.update(decision.sets)
             work.ports.update(decision.ports)
             return decision.entry
 
