@@ -129,3 +129,15 @@ def test_the_witness_notices(damage: str, namespace: Namespace) -> None:
     namespace.backend().polyplane_apply(diff(EMPTY, web()))
     namespace.run("sh", "-c", damage.format(variant=namespace.variant))
     assert differences(web(), namespace.path)
+
+
+@pytest.mark.parametrize("namespace", ["legacy"], indirect=True)
+def test_a_missing_second_reader_is_told(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets are still compared; nobody may take the tables for looked at."""
+    namespace.backend().polyplane_apply(diff(EMPTY, web()))
+    monkeypatch.setattr(Decoder, "usable", False)
+    with pytest.warns(UserWarning, match="second-look"):
+        assert differences(web(), namespace.path) == ()
+    namespace.run("ipset", "flush")
+    with pytest.warns(UserWarning, match="second-look"):
+        assert differences(web(), namespace.path)

@@ -1,8 +1,8 @@
 """`differences`: what other tools than the backend's own see in the kernel; for polyplane-conformance, never for the agent.
 
-Legacy tables are read by python-iptables where it is installed, tables of iptables-nft by ``nft`` likewise, sets by netlink (pyroute2). None of them shares code
-with what the backend reads back by. nft does not understand all that iptables-nft writes: it is asked for chains, interfaces,
-how many sets each rule asks, and where it leads.
+Legacy tables are read by python-iptables, of which a warning says that it is missing, tables of iptables-nft by ``nft`` where it is
+installed, sets by netlink (pyroute2). None of them shares code with what the backend reads back by. nft does not understand all
+that iptables-nft writes: it is asked for chains, interfaces, how many sets each rule asks, and where it leads.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 import subprocess
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -41,7 +42,10 @@ _Gist = tuple[str, int, str]
 
 
 def differences(program: Program, netns: str) -> tuple[str, ...]:
-    """Say what differs in a namespace from what the program asks for."""
+    """Say what differs in a namespace from what the program asks for.
+
+    :warns UserWarning: nobody but the backend can read its legacy tables here
+    """
     sets = in_namespace(netns, _sets)
     wanted = Layout.of(program).native({name[:-2]: 1 for name in sets.sets if name.endswith("-1")})
     for name, epochs in sets.epochs.items():
@@ -53,6 +57,7 @@ def differences(program: Program, netns: str) -> tuple[str, ...]:
     legacy = [family for family in _TABLES if "filter" in in_namespace(netns, partial(_legacy, family))]
     decoder = Decoder(IptablesOptions(netns=netns))
     if legacy and not decoder.usable:
+        warnings.warn("legacy tables have no second reader: pip install polyplane-iptables[second-look]", stacklevel=2)
         return tuple(said)
     decoded = decoder.read(legacy) if legacy else {}
     if decoded is None:
