@@ -9,9 +9,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Final
+
+from jsonschema import Draft4Validator, ValidationError
+from jsonschema.validators import extend
 
 Schema = Mapping[str, Any]
 #: Names of members; ``[]`` are the items of a list, ``{}`` the values of a map.
@@ -19,7 +23,6 @@ Path = tuple[str, ...]
 
 #: Keywords that constrain nothing by themselves. Numbers have their bounds besides their format.
 _SILENT: Final = {"description", "format", "properties", "items", "additionalProperties", "default", "example", "x-kubernetes-map-type"}
-_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {"object": Mapping, "array": list, "string": str, "integer": int}
 _WRONG: Final[Mapping[str, tuple[Any, ...]]] = {
     "object": ("text", [1], 7),
     "array": ({"a": 1}, "text"),
@@ -112,14 +115,6 @@ _NO_HOSTS: Final = (
 #: What members of this name hold.
 _EXAMPLES: Final = {"operator": "Exists", "start": 1, "end": 65535}
 _LONGEST_NETWORK: Final = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"
-_CHECKS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
-    "enum": lambda value, words: value in words,
-    "pattern": lambda value, pattern: re.search(pattern, value) is not None,
-    **dict.fromkeys(("minItems", "minProperties"), lambda value, least: len(value) >= least),
-    **dict.fromkeys(("maxItems", "maxProperties", "maxLength"), lambda value, most: len(value) <= most),
-    "minimum": lambda value, least: value >= least,
-    "maximum": lambda value, most: value <= most,
-}
 
 
 def constraints(schema: Schema, base: Path = ()) -> Iterator[tuple[Path, str, tuple[Any, ...], tuple[Any, ...]]]:
@@ -242,39 +237,34 @@ def _many(schema: Schema, count: int) -> list[Any]:
     return _texts(items, count) if items["type"] == "string" else [example(items) for _ in range(count)]
 
 
-def errors(schema: Schema, value: Any, path: str = "") -> Iterator[str]:
-    """Yield what an API server would find wrong with a value. It drops nulls and members it does not know before it looks."""
-    kind = _TYPES[schema["type"]]
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-        yield f"{path}: is no {schema['type']}"
-        return
-    if isinstance(value, Mapping):
-        known = schema.get("properties")
-        value = {name: item for name, item in value.items() if item is not None and (known is None or name in known)}
-    for keyword, wanted in schema.items():
-        if keyword not in _SILENT and keyword != "type" and not _fits(schema, keyword, wanted, value):
-            yield f"{path}: {keyword} {wanted}"
-            if keyword == "required":
-                return
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            child = schema.get("properties", {}).get(name, schema.get("additionalProperties"))
-            if child is not None:
-                yield from errors(child, item, f"{path}.{name}")
-    elif isinstance(value, list):
-        for at, item in enumerate(value):
-            yield from errors(schema["items"], item, f"{path}[{at}]")
+def errors(schema: Schema, value: Any) -> list[str]:
+    """Return what an API server would find wrong with a value."""
+    return [error.message for error in _Validator(schema).iter_errors(_as_stored(schema, value))]
 
 
-def _fits(schema: Schema, keyword: str, wanted: Any, value: Any) -> bool:
-    match keyword:
-        case "required":
-            return all(name in value or "default" in schema["properties"][name] for name in wanted)
-        case "x-kubernetes-list-type":
-            return wanted != "set" or not any(item in value[:at] for at, item in enumerate(value))
-        case "x-kubernetes-validations":
-            try:
-                return all(RULES[rule["rule"]].holds(value) for rule in wanted)
-            except (TypeError, KeyError):
-                return True  # members that are not as they should be are found on their own
-    return bool(_CHECKS[keyword](value, wanted))
+def _as_stored(schema: Schema, value: Any) -> Any:
+    """Return what an API server looks at: without nulls and members that it does not know, with defaults."""
+    if isinstance(value, list):
+        return [_as_stored(schema["items"], item) for item in value] if "items" in schema else value
+    if not isinstance(value, Mapping):
+        return value
+    members, more = schema.get("properties", {}), schema.get("additionalProperties")
+    defaults = {name: child["default"] for name, child in members.items() if "default" in child}
+    kept = {name: item for name, item in value.items() if item is not None and (name in members or more is not None)}
+    return defaults | {name: _as_stored(members.get(name, more), item) for name, item in kept.items()}
+
+
+def _list_type(_validator: Any, kind: str, value: Any, _schema: Schema) -> Iterator[ValidationError]:
+    if kind == "set" and isinstance(value, list) and any(item in value[:at] for at, item in enumerate(value)):
+        yield ValidationError(f"{value} has an item twice")
+
+
+def _rules(_validator: Any, rules: Iterable[Mapping[str, str]], value: Any, _schema: Schema) -> Iterator[ValidationError]:
+    for rule in rules:
+        # Members that are not as they should be are found on their own.
+        with suppress(TypeError, KeyError):
+            if not RULES[rule["rule"]].holds(value):
+                yield ValidationError(f"{value} breaks {rule['rule']}")
+
+
+_Validator: Final = extend(Draft4Validator, {"x-kubernetes-list-type": _list_type, "x-kubernetes-validations": _rules})

@@ -84,7 +84,7 @@ def test_every_constraint_is_kept(definition: Definition) -> None:
         if right and about.endswith(NO_RANGE):
             continue
         # First of all the objects themselves must be what they are made to be.
-        assert (not list(errors(definition.spec, raw["spec"]))) is right, f"{about}: {raw['spec']}"
+        assert (not errors(definition.spec, raw["spec"])) is right, f"{about}: {raw['spec']}"
         policy = definition.parse(raw)
         place, _, keyword = about.rpartition(" ")
         seen.add(keyword)
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_never_taken_as_it_is(definition: Definition, data:
         raw = definition.object(
             _put(raw["spec"], draw(st.randoms(use_true_random=False)), _any_part(other["spec"], draw(st.integers(0, 8))))
         )
-    policy, problems = definition.parse(raw), list(errors(definition.spec, raw["spec"]))
+    policy, problems = definition.parse(raw), errors(definition.spec, raw["spec"])
     if isinstance(policy, ClusterPolicy) and not policy.unsupported:
         assert not problems
     if isinstance(policy, InvalidObject) and not problems:
