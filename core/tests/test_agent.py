@@ -78,7 +78,7 @@ def running(shop: Path, kernel: Path) -> Iterator[Agent]:
         yield agent
     finally:
         agent.stop()
-        thread.join(10)
+        thread.join(60)
     assert not thread.is_alive()
 
 

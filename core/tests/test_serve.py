@@ -36,7 +36,7 @@ class Agent:
 
 
 def ask(server: Server, method: str, path: str, body: bytes, host: str = "127.0.0.1") -> tuple[int, str]:
-    connection = http.client.HTTPConnection(host, server.port, timeout=5)
+    connection = http.client.HTTPConnection(host, server.port, timeout=60)
     with contextlib.closing(connection):
         connection.request(method, path, body)
         answer = connection.getresponse()
@@ -45,7 +45,7 @@ def ask(server: Server, method: str, path: str, body: bytes, host: str = "127.0.
 
 def get(server: Server, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://{host}:{server.port}{path}", timeout=5) as answer:  # our own server
+        with urllib.request.urlopen(f"http://{host}:{server.port}{path}", timeout=60) as answer:  # our own server
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -56,7 +56,7 @@ class Watching:
         self.until_told(lambda places: places.interfaces == expected)
 
     def until_told(self, holds: Callable[[Places], bool]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not self.told or not holds(self.told[-1]):
             assert time.monotonic() < deadline, f"{self.told[-1:]}"
             time.sleep(0.01)
@@ -207,7 +207,7 @@ def database(tmp_path: Path) -> Iterator[Callable[..., None]]:
     def run(*arguments: str) -> None:
         if arguments == ("restart",):
             running[-1].terminate()
-            running[-1].wait(10)
+            running[-1].wait(60)
             (tmp_path / "sock").unlink(missing_ok=True)
             start()
             return
@@ -217,7 +217,7 @@ def database(tmp_path: Path) -> Iterator[Callable[..., None]]:
     start()
     yield run
     running[-1].terminate()
-    running[-1].wait(10)
+    running[-1].wait(60)
 
 
 def test_the_database_of_open_vswitch_names_ports(node: Callable[[str], None], database: Callable[..., None], tmp_path: Path) -> None:

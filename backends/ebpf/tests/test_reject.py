@@ -24,7 +24,7 @@ REJECT = Options(deny_action=DenyAction.REJECT)
 CONNECT = """
 import socket, sys
 one = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_STREAM)
-one.settimeout(5)
+one.settimeout(30)
 try:
     one.connect((sys.argv[1], int(sys.argv[2])))
     print("open")

@@ -44,7 +44,7 @@ def outcomes(sandbox: Sandbox, target: str = "x/a", service: str = "tcp/80") -> 
     return {source: verdicts.pop() for source, verdicts in found.items()}
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for a condition."""
     began = time.monotonic()
     while not condition():

@@ -105,7 +105,7 @@ def test_refused_is_answered_also_by_a_switch_that_is_new(sandbox: Sandbox) -> N
     switch = sandbox.switches["node-1"]
     switch.kill("ovs-vswitchd")
     switch.start_forwarding()
-    eventually(lambda: not backend.polyplane_audit(wanted), 20)
+    eventually(lambda: not backend.polyplane_audit(wanted))
     assert sandbox.probe([refused])[0].outcome is Outcome.REJECTED
     assert "rate=" in sandbox.run("node-1", ["ovs-ofctl", "-O", "OpenFlow15", "dump-meters", "br-int"])
     backend._retire()

@@ -106,4 +106,4 @@ def test_kubectl_shows_what_a_running_agent_says(server: ApiServer, tmp_path: Pa
         assert "Policy" not in told("good")
     finally:
         agent.process.terminate()
-        agent.process.wait(15)
+        agent.process.wait(60)

@@ -228,7 +228,7 @@ def test_holds(
             assert [line["operations"] for line in agent.fresh()] == [0], f"seed {seed}: a fresh agent had something to change"
     finally:
         agent.process.terminate()
-        agent.process.wait(15)
+        agent.process.wait(60)
     assert agent.process.returncode == 0
     said = (
         f"{backend}: {len(sizes)} quiet points, {server.cluster.revision} writes, RSS {sizes[0] / 2**20:.1f} to {sizes[-1] / 2**20:.1f} MiB"
