@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -190,6 +191,16 @@ def test_a_file_that_nobody_ever_closes_is_believed_in_the_end(look: Look) -> No
         assert believed
         assert [type(event) for event in events] == [RemoveObject]
         file.write(node("a"))
+
+
+def test_a_file_that_is_emptied_again_and_again_is_waited_for_again(look: Look) -> None:
+    path, written = look.root / "a.yaml", (look.root / "a.yaml").read_text()
+    for at in (10.0, 10.0 + WRITER_SECONDS - 0.1, 10.0 + 2 * WRITER_SECONDS - 0.2):
+        with path.open("w") as file:
+            assert look.at(at) == (False, [])
+            file.write(written)
+        time.sleep(0.05)  # a tick of the clock that files' times are taken from
+    assert look.at(10.0 + 2 * WRITER_SECONDS) == (True, [])
 
 
 def test_a_file_is_written_while_leases_are_asked_for(look: Look) -> None:

@@ -107,6 +107,13 @@ def _is_being_written(descriptor: int) -> bool:
     return False
 
 
+class _Doubt(NamedTuple):
+    """Since when a file has not been believed, and what it looked like then."""
+
+    since: float
+    signature: _Signature | None
+
+
 class Scanner:
     """Brings an inventory up to date with a directory; reads only files that have changed since it last looked."""
 
@@ -114,7 +121,7 @@ class Scanner:
         self._directory = directory
         self._inventory = inventory
         self._signatures: dict[str, _Signature] = {}
-        self._doubtful: dict[str, float] = {}
+        self._doubts: dict[str, _Doubt] = {}
 
     def scan(self, now: float | None) -> bool:
         """Look at the whole directory once; whether everything that was seen has been believed.
@@ -122,7 +129,7 @@ class Scanner:
         Somebody who rewrites a file in place empties it first, and somebody who replaces one may remove it first. So an empty or
         missing file keeps what it gave until it has been so for `SETTLE_SECONDS` of ``now``, any clock that only goes forward,
         and one that a process has open for writing keeps it for `WRITER_SECONDS`; until then the answer is False: look again a
-        moment later. With None, everything is believed at once.
+        moment later. A file that was emptied or removed once more is waited for anew. With None, everything is believed at once.
         """
         if not self._directory.is_dir():
             self._inventory.directory_troubles(
@@ -130,21 +137,24 @@ class Scanner:
             )
             return True
         listing = _Listing(self._directory)
-        doubtful: dict[str, float] = {}
+        doubts: dict[str, _Doubt] = {}
         for path in sorted(listing.files.keys() | {path for path in self._inventory.paths if not listing.hides(path)}):
             status = listing.files.get(path)
-            if status is not None and self._signatures.get(path) == _Signature.of(status):
+            signature = None if status is None else _Signature.of(status)
+            if signature is not None and self._signatures.get(path) == signature:
                 continue
-            reading = None if status is None else _Reading.of(self._directory / path)
+            reading = None if signature is None else _Reading.of(self._directory / path)
             if now is not None and self._inventory.gives_objects(path):
-                since = self._doubtful.get(path, now)
-                if now - since < (SETTLE_SECONDS if reading is None else reading.patience):
-                    doubtful[path] = since
+                doubt = self._doubts.get(path)
+                if doubt is None or (doubt.signature != signature and (reading is None or not reading.content)):
+                    doubt = _Doubt(now, signature)
+                if now - doubt.since < (SETTLE_SECONDS if reading is None else reading.patience):
+                    doubts[path] = doubt
                     continue
             self._believe(path, reading)
-        self._doubtful = doubtful
+        self._doubts = doubts
         self._inventory.directory_troubles({str(self._directory / path): reason for path, reason in listing.troubles.items()})
-        return not doubtful
+        return not doubts
 
     def _believe(self, path: str, reading: _Reading | None) -> None:
         self._signatures.pop(path, None)
