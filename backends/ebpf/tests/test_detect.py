@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import struct
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ebpf_bench import Bench, frame_of
@@ -20,7 +25,7 @@ from polyplane_ebpf.btf import read_types
 from polyplane_ebpf.kernel import explain
 from polyplane_ebpf.maps import NOWHERE
 from polyplane_ebpf.options import EbpfOptions
-from polyplane_ebpf.syscall import AttachType, ProgramType, Refused
+from polyplane_ebpf.syscall import AttachType, ProgramType, Refused, program_calls
 
 pytestmark = pytest.mark.needs("root")
 
@@ -61,6 +66,36 @@ def test_the_verifiers_log_becomes_one_sentence() -> None:
     sentence = explain("bad", refused.value)
     assert "R0 !read_ok" in sentence
     assert "\n" not in sentence
+
+
+def test_signals_do_not_keep_a_program_from_being_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signals that come faster than the verifier is done: it goes on once they stop."""
+    counting_to_200_000 = "b700000000000000 b701000000000000 0701000001000000 a501feff400d0300 9500000000000000"
+    real, interrupted = program_calls.bpf, []
+
+    def counted(*arguments: Any) -> int:
+        try:
+            return real(*arguments)
+        except OSError as error:
+            interrupted.append(error.errno)
+            raise
+
+    def disturb(thread: int) -> None:
+        for _ in range(500):
+            signal.pthread_kill(thread, signal.SIGUSR1)
+            time.sleep(0.001)
+
+    monkeypatch.setattr(program_calls, "bpf", counted)
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    disturber = threading.Thread(target=disturb, args=(threading.get_ident(),))
+    try:
+        disturber.start()
+        os.close(syscall.load_program(ProgramType.SCHED_CLS, bytes.fromhex(counting_to_200_000), name="slow"))
+    finally:
+        disturber.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert len(interrupted) > 5
+    assert set(interrupted) == {errno.EAGAIN}
 
 
 def test_a_kernel_in_lockdown_gets_a_program_that_does_not_read_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import struct
+import time
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -29,8 +30,9 @@ class AttachType(IntEnum):
     TCX_EGRESS = 47
 
 
-#: A signal interrupts the verifier; libbpf, too, tries five times then.
-_INTERRUPTIONS: Final = 4
+#: Seconds for which a program is tried again that a signal kept from being verified (EAGAIN). By time and not five times, as libbpf
+#: does: where the processor is short a verification may take longer than it is from one signal to the next.
+_INTERRUPTED: Final = 30.0
 
 
 class Refused(Exception):  # an error is named after what happened
@@ -50,13 +52,13 @@ def load_program(kind: ProgramType, code: bytes, *, name: str, attach: AttachTyp
     instructions, license_, log = buffer(code), buffer(b"GPL\0"), buffer(b"")
 
     def load(level: int, log: ctypes.Array[ctypes.c_char]) -> int:
-        for _ in range(_INTERRUPTIONS):
+        deadline = time.monotonic() + _INTERRUPTED
+        while True:
             try:
                 return once(level, log)
             except OSError as error:
-                if error.errno != errno.EAGAIN:
+                if error.errno != errno.EAGAIN or time.monotonic() > deadline:
                     raise
-        return once(level, log)
 
     def once(level: int, log: ctypes.Array[ctypes.c_char]) -> int:
         return bpf(
