@@ -41,7 +41,7 @@ while [ ! -e "$2" ]; do
     echo "$good" > .policy.yaml.swp; rm .policy.yaml.swp                    # an editor's swap file
     echo "$good" > policy.yaml~                                             # and its backup
     echo "$good" > new.tmp; mv new.tmp policy.yaml                          # replaced by renaming
-    { sleep 0.5; echo "$good"; } > policy.yaml                              # by a program that takes its time
+    { sleep 1.2; echo "$good"; } > policy.yaml                              # by a program that takes its time
     printf 'spec: [\\n' >> policy.yaml                                      # no YAML any more
     sleep 0.1
     echo "$good" > policy.yaml                                              # repaired in place
