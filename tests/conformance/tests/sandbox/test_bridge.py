@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from polyplane_conformance.probe.model import Outcome
 from polyplane_conformance.sandbox import Sandbox, Topology, Wiring
+from polyplane_conformance.sandbox.bridges import listens
 
 pytestmark = [pytest.mark.netns, pytest.mark.needs("ovs-vswitchd")]
 
@@ -74,3 +77,15 @@ def test_a_slow_switch_still_denies(sandbox: Sandbox) -> None:
     # ICMP neighbour discovery from x/b to x/a goes to a multicast address, what is denied here is everything else
     assert denied == {("x/b", "x/a")}
     assert set(matrix.cells) - matrix.allowed == {cell for cell in matrix.cells if cell.source == "x/b"}
+
+
+def test_a_daemon_is_there_when_it_listens(tmp_path: Path) -> None:
+    """ovsdb-server binds its socket a moment before it takes connections: ovs-vsctl was refused in between."""
+    path = tmp_path / "db.sock"
+    assert not listens(path)
+    with socket.socket(socket.AF_UNIX) as daemon:
+        daemon.bind(str(path))
+        assert not listens(path)
+        daemon.listen()
+        assert listens(path)
+    assert not listens(path)

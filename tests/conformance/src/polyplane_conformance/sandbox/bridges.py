@@ -46,8 +46,8 @@ RUN_DIRECTORY: Final = Path("/run/polyplane-sandbox")
 
 _SCHEMA: Final = Path("/usr/share/openvswitch/vswitch.ovsschema")
 _QUIET: Final = ("-vconsole:off", "-vsyslog:off", "-vfile:warn")
-#: Seconds that a daemon may take to open its socket; it takes a tenth of one.
-_PATIENCE: Final = 20.0
+#: Seconds that a daemon may take to open its socket, or to answer; it takes a tenth of one.
+_PATIENCE: Final = 60
 _NEIGHBOURS: Final = {4: 24, 6: 112}
 
 
@@ -55,6 +55,16 @@ def mac_of(pod: PodSpec) -> str:
     """Return the MAC address of a pod: made of its name, locally administered."""
     digest = hashlib.blake2b(pod.id.encode(), digest_size=5).digest()
     return ":".join(["0a", *(f"{byte:02x}" for byte in digest)])
+
+
+def listens(path: Path) -> bool:
+    """Whether a daemon takes connections at a path. That its socket is there is not enough: it is bound before it listens."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        try:
+            caller.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+    return True
 
 
 class Switch:
@@ -117,7 +127,7 @@ class Switch:
 
     def _await(self, path: Path) -> None:
         deadline = time.monotonic() + _PATIENCE
-        while not path.is_socket():
+        while not listens(path):
             dead = [name for name, process in self._processes.items() if process.poll() is not None]
             if dead or time.monotonic() > deadline:
                 said = "".join(file.read_text(encoding="utf-8", errors="replace") for file in sorted(self.directory.glob("*.out")))
@@ -138,7 +148,7 @@ class Switch:
 
         :raises SandboxError: with what ovs-vsctl or ovs-vswitchd said
         """
-        self.run("ovs-vsctl", "--timeout=15", *argv)
+        self.run("ovs-vsctl", f"--timeout={_PATIENCE}", *argv)
 
     def attach(self, pods: Iterable[PodSpec]) -> None:
         """Make ports of the pods' interfaces, which exist already.
@@ -156,7 +166,7 @@ class Switch:
             return
         self.vsctl(*command[1:])
         for line in self.run(
-            "ovs-vsctl", "--timeout=15", "--format=csv", "--no-headings", "--columns=name,ofport,error", "list", "interface"
+            "ovs-vsctl", f"--timeout={_PATIENCE}", "--format=csv", "--no-headings", "--columns=name,ofport,error", "list", "interface"
         ).splitlines():
             name, number, error = line.split(",", 2)
             if name.strip('"') in names and not re.fullmatch(r"[1-9]\d*", number):
