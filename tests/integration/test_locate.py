@@ -18,7 +18,9 @@ from polyplane.ir.cidr import Cidr
 from polyplane.ir.features import Vantage
 from polyplane.locate import make_locator
 from polyplane_conformance.needs import require
+from polyplane_conformance.sandbox.bridges import listens
 from polyplane_conformance.sandbox.lone import lone_node
+from polyplane_conformance.stage import wait_for
 
 pytestmark = pytest.mark.netns
 
@@ -201,8 +203,7 @@ def database(tmp_path: Path) -> Iterator[Callable[..., None]]:
     def start() -> None:
         flags = [f"--remote=p{socket}", f"--unixctl={tmp_path}/ctl", f"--log-file={tmp_path}/log", "--no-chdir"]
         running.append(subprocess.Popen(["ovsdb-server", *flags, tmp_path / "db"], stderr=subprocess.DEVNULL))
-        while not (tmp_path / "sock").exists():
-            time.sleep(0.01)
+        wait_for(lambda: listens(tmp_path / "sock"), "ovsdb-server listens")
 
     def run(*arguments: str) -> None:
         if arguments == ("restart",):
